@@ -1,0 +1,297 @@
+"""The study's configuration: YAML in, one frozen and typed object out; refuses what it does not know.
+
+Order, later wins: ``configs/base.yaml``, ``configs/patchcore.yaml`` (under the key ``patchcore``),
+``configs/<profile>.yaml``, the environment variable ``STUDY_WORKSPACE``, overrides. No default is written in
+code, so the YAML files are the whole truth.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from nbhelpers.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parent.parent
+FAMILIES = ("patchcore",)
+WORKSPACE_VARIABLE = "STUDY_WORKSPACE"
+
+Share = Annotated[float, Field(ge=0, le=1)]
+OpenShare = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+PositiveInt = Annotated[int, Field(gt=0)]
+
+
+def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] > pair[1]:
+        raise ValueError("[low, high] with low <= high")
+    return pair
+
+
+Range = Annotated[tuple[Positive, Positive], AfterValidator(_ascending)]
+ShareRange = Annotated[tuple[Positive, Share], AfterValidator(_ascending)]
+KernelRange = Annotated[tuple[PositiveInt, PositiveInt], AfterValidator(_ascending)]
+Domain = Literal["clean", "shift"]
+ShiftPart = Literal[
+    "rotation", "crop", "translation", "brightness", "contrast", "saturation", "blur", "noise", "illumination",
+    "geometric", "photometric",
+]
+ScenarioName = Literal["clean", "no_adaptation", "threshold_only", "full_adaptation"]
+
+
+class Settings(BaseModel):
+    """Frozen, no unknown key, and a string is never taken for a number or a truth value."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lists_are_tuples(cls, values: Any) -> Any:
+        # YAML and JSON know lists only, and strict mode takes none for a tuple
+        if not isinstance(values, Mapping):
+            return values
+        return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+
+
+class SyntheticConfig(Settings):
+    """Sizes of the drawn data set."""
+
+    size: Annotated[int, Field(ge=64)]
+    train_good: Annotated[int, Field(ge=5)]
+    test_good: PositiveInt
+    per_defect: PositiveInt
+
+
+class DataConfig(Settings):
+    """Which images, from where, at which size."""
+
+    source: Literal["folder", "synthetic"]
+    root: str
+    categories: tuple[str, ...]
+    image_size: Annotated[int, Field(ge=32)]
+    synthetic: SyntheticConfig
+
+
+class GroupRule(Settings):
+    """Which images of a category show the same object, told from their file names."""
+
+    pattern: str
+    max_gap: Annotated[int, Field(ge=0)]
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, pattern: str) -> str:
+        try:
+            groups = re.compile(pattern).groups
+        except re.error as error:
+            raise ValueError(f"a regular expression ({error})") from None
+        if groups != 1:
+            raise ValueError("a regular expression with one group, the number of the object or frame")
+        return pattern
+
+
+class SplitConfig(Settings):
+    """Shares and rules of train, val and test (F026)."""
+
+    train_ratio: OpenShare
+    val_anomaly_ratio: OpenShare
+    stratify: Literal["none", "defect"]
+    groups: dict[str, GroupRule]
+
+
+class LoaderConfig(Settings):
+    """How batches are read (F010)."""
+
+    batch_size: PositiveInt
+    num_workers: Annotated[int, Field(ge=0)]
+    pin_memory: bool
+    persistent_workers: bool
+    prefetch_factor: PositiveInt
+
+
+class ShiftConfig(Settings):
+    """The domain shift's parts and ranges (F034-F039), as they are at severity ``moderate``."""
+
+    severity: Literal["mild", "moderate", "severe"]
+    only: tuple[ShiftPart, ...]
+    rotation_degrees: Annotated[float, Field(ge=0, le=45)]
+    crop_scale: ShareRange
+    crop_aspect: Range
+    translation: Annotated[float, Field(ge=0, lt=0.5)]
+    brightness: Range
+    contrast: Range
+    saturation: Range
+    blur_kernel: KernelRange
+    blur_sigma: Range
+    blur_probability: Share
+    noise_sigma: Range
+    noise_probability: Share
+    illumination_probability: Share
+    illumination_strength: ShareRange
+    illumination_sigma: Positive
+
+
+class BackboneConfig(Settings):
+    """A pretrained network and the layers that are read."""
+
+    name: str
+    weights: Literal["packaged", "imagenet", "random"]
+    layers: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class PatchCoreConfig(Settings):
+    """Hyper-parameters of PatchCore."""
+
+    backbone: BackboneConfig
+    coreset_ratio: Annotated[float, Field(gt=0, le=1)]
+    num_neighbors: PositiveInt
+    reweight: bool
+    aggregation: Literal["max", "mean", "topk"]
+    topk_percentile: OpenShare
+    smoothing_sigma: Annotated[float, Field(ge=0)]
+
+
+class EvaluationConfig(Settings):
+    """Uncertainty of the metrics."""
+
+    bootstrap_draws: Annotated[int, Field(ge=100)]
+    confidence: Annotated[float, Field(ge=0.5, lt=1)]
+
+
+class Config(Settings):
+    """Everything that decides a study's numbers, and where they are written."""
+
+    profile: str
+    seed: Annotated[int, Field(ge=0)]
+    workspace: str
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    threads: PositiveInt
+    methods: Annotated[tuple[Literal["patchcore"], ...], Field(min_length=1)]
+    scenarios: Annotated[tuple[ScenarioName, ...], Field(min_length=1)]
+    data: DataConfig
+    splits: SplitConfig
+    loader: LoaderConfig
+    shift: ShiftConfig
+    patchcore: PatchCoreConfig
+    evaluation: EvaluationConfig
+
+    @property
+    def workspace_dir(self) -> Path:
+        """Where ``data/`` and ``outputs/`` lie; a relative workspace starts at the project's root."""
+        return ROOT / self.workspace
+
+    @property
+    def output_dir(self) -> Path:
+        """``outputs/<profile>`` in the workspace."""
+        return self.workspace_dir / "outputs" / self.profile
+
+    @property
+    def data_root(self) -> Path:
+        """The folder of categories; a relative one starts at the workspace."""
+        return self.workspace_dir / Path(self.data.root).expanduser()
+
+    @property
+    def shifted_dir(self) -> Path:
+        """Where the shifted images of this profile and severity are written."""
+        return self.workspace_dir / "data" / "shifted" / self.profile / self.shift.severity
+
+    def digest(self) -> str:
+        """Hash of all settings but the workspace, which moves files and changes no number."""
+        return digest(self.model_dump(mode="json", exclude={"workspace"}))
+
+
+def digest(value: Any) -> str:
+    """16 hex digits of the SHA-256 of a JSON-able value in canonical form."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path.name}: expected YAML, found {str(error).splitlines()[0]}; mend the file") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path.name}: expected settings as key: value, found {type(content).__name__}")
+    return content
+
+
+def _merge(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with ``changes`` laid over it, section by section; neither is touched."""
+    merged = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    keys = []
+    for name, field in model.model_fields.items():
+        inner = field.annotation if isinstance(field.annotation, type) else None
+        nested = inner is not None and issubclass(inner, BaseModel)
+        keys += _known_keys(inner, f"{prefix}{name}.") if nested else [f"{prefix}{name}"]
+    return keys
+
+
+def _nest(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """``{"a.b": 1}`` to ``{"a": {"b": 1}}``."""
+    nested: dict[str, Any] = {}
+    for key, value in overrides.items():
+        inner: Any = value
+        for part in reversed(str(key).split(".")):
+            inner = {part: inner}
+        nested = _merge(nested, inner)
+    return nested
+
+
+def _explain(error: ValidationError) -> str:
+    """One line for the first fault: the key, what was wanted, what was found."""
+    fault = error.errors()[0]
+    key = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(key, _known_keys(Config), n=1, cutoff=0.5)
+        hint = f"; did you mean {close[0]}?" if close else "; see configs/base.yaml for the known ones"
+        return f"unknown setting '{key}' (value {fault['input']!r}){hint}"
+    wanted = fault["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    wanted = wanted.replace("tuple", "list").replace("Tuple", "list").replace("dictionary", "mapping")
+    return f"setting '{key}': wanted {wanted}, found {fault['input']!r} ({type(fault['input']).__name__})"
+
+
+def profiles() -> list[str]:
+    """Names that ``load_config`` takes."""
+    return sorted(p.stem for p in (ROOT / "configs").glob("*.yaml") if p.stem not in ("base", *FAMILIES))
+
+
+def load_config(profile: str = "tiny", overrides: Mapping[str, Any] | None = None) -> Config:
+    """Read a profile and lay overrides (dotted keys, e.g. ``{"data.image_size": 256}``) over it.
+
+    Raises:
+        ConfigError: unknown profile or key, wrong type (papermill's ``-p`` delivers strings), value out of range.
+    """
+    if profile not in profiles():
+        raise ConfigError(f"unknown profile {profile!r}; configs/ has: {', '.join(profiles())}")
+    if not isinstance(overrides or {}, Mapping):
+        raise ConfigError(f"overrides: wanted a mapping of setting to value, found {overrides!r}")
+    values = _read_yaml(ROOT / "configs" / "base.yaml")
+    for family in FAMILIES:
+        values[family] = _read_yaml(ROOT / "configs" / f"{family}.yaml")
+    values = _merge(values, _read_yaml(ROOT / "configs" / f"{profile}.yaml"))
+    if os.environ.get(WORKSPACE_VARIABLE):
+        values["workspace"] = os.environ[WORKSPACE_VARIABLE]
+    values = _merge(values, _nest(overrides or {}))
+    try:
+        return Config(profile=profile, **values)
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from None
+    except TypeError:
+        raise ConfigError("setting 'profile' is chosen by --profile, not by an override") from None

@@ -1,0 +1,1 @@
+"""Images in: layout, reading, splits, augmentation, the domain shift, the synthetic set."""

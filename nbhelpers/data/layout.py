@@ -1,0 +1,172 @@
+"""MVTec AD folder layout: find categories, list their samples, and say what is wrong with a folder.
+
+Layout (Bergmann et al., CVPR 2019): ``<root>/<category>/train/good``, ``test/good``,
+``test/<defect type>``, ``ground_truth/<defect type>/<stem>_mask.<ext>``. Masks are optional: a category
+without any ``ground_truth`` folder has image labels only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from nbhelpers.errors import DataError
+
+GOOD = "good"
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+
+#: (train/good, test/good, test defects) of the official archive, Table 1 of the MVTec AD paper.
+OFFICIAL_COUNTS = {"hazelnut": (391, 40, 70), "carpet": (280, 28, 89), "zipper": (240, 32, 119)}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image and what is known about it.
+
+    Attributes:
+        id: POSIX path of the image below its data root; unique in a study and the same on every machine.
+        image: Where the image lies.
+        mask: Where its ground-truth mask lies; None for good images and where no mask exists.
+        category: Object or texture, e.g. ``hazelnut``.
+        defect_type: ``good`` or the defect's folder, e.g. ``crack``.
+        domain: ``clean`` or ``shift``.
+    """
+
+    id: str
+    image: Path
+    mask: Path | None
+    category: str
+    defect_type: str
+    domain: str = "clean"
+
+    @property
+    def label(self) -> int:
+        """0 for good, 1 for anomalous."""
+        return int(self.defect_type != GOOD)
+
+    @property
+    def source(self) -> str:
+        """The official part the image comes from: ``train`` or ``test``."""
+        return self.id.split("/")[1]
+
+
+def natural_key(name: str) -> list[int | str]:
+    """Sort key that puts ``img_10`` after ``img_9``; ties in case are broken by the name itself."""
+    parts = re.split(r"(\d+)", name)
+    return [int(part) if index % 2 else part.lower() for index, part in enumerate(parts)] + [name]
+
+
+def find_categories(root: Path) -> list[str]:
+    """Names of all folders below ``root`` that hold a ``train/good``, sorted.
+
+    Raises:
+        DataError: ``root`` is no folder, or no category lies in it.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise DataError(
+            f"data root {root}: expected a folder of categories in MVTec AD layout, found "
+            f"{'a file' if root.exists() else 'nothing'}; give an existing folder with --data-root"
+        )
+    found = sorted(child.name for child in root.iterdir() if (child / "train" / GOOD).is_dir())
+    if not found:
+        inside = ", ".join(sorted(child.name for child in root.iterdir())[:6]) or "nothing"
+        raise DataError(
+            f"data root {root}: expected at least one folder <category>/train/good, found {inside}; "
+            "point --data-root at the folder that holds the categories"
+        )
+    return found
+
+
+def _images_in(folder: Path) -> list[Path]:
+    files = [p for p in folder.iterdir() if p.is_file() and p.suffix.lower() in IMAGE_SUFFIXES]
+    files = [p for p in files if not p.name.startswith(".")]
+    return sorted(files, key=lambda path: natural_key(path.name))
+
+
+def _masks_of(truth: Path) -> dict[str, Path]:
+    """Map the image stem to its mask file for one ``ground_truth/<defect type>`` folder."""
+    masks: dict[str, Path] = {}
+    for path in _images_in(truth) if truth.is_dir() else []:
+        stem = path.stem.removesuffix("_mask")
+        if stem in masks:
+            raise DataError(f"{truth}: two masks for one image, {masks[stem].name} and {path.name}; keep one")
+        masks[stem] = path
+    return masks
+
+
+def scan_category(root: Path, category: str) -> list[Sample]:
+    """List one category's samples in a fixed order (train before test, good first, natural file order).
+
+    Raises:
+        DataError: the category or one of its folders is missing or empty, a defect image lacks its mask
+            although the category has masks, a mask has no image, or two images share a stem.
+    """
+    root, base = Path(root), Path(root) / category
+    if not base.is_dir():
+        known = ", ".join(find_categories(root))
+        raise DataError(f"unknown category '{category}': no folder {base}; this data root has: {known}")
+    for folder in (base / "train" / GOOD, base / "test", base / "test" / GOOD):
+        if not folder.is_dir():
+            raise DataError(
+                f"category '{category}': expected the folder {folder}, found none; MVTec AD layout needs "
+                "train/good, test/good and test/<defect type>"
+            )
+    has_masks = (base / "ground_truth").is_dir()
+    folders = [("train", GOOD), ("test", GOOD)]
+    defects = sorted(p.name for p in (base / "test").iterdir() if p.is_dir() and p.name != GOOD)
+    samples: list[Sample] = []
+    for part, defect_type in folders + [("test", name) for name in defects]:
+        images = _images_in(base / part / defect_type)
+        if not images:
+            raise DataError(
+                f"{base / part / defect_type}: expected images ({' '.join(IMAGE_SUFFIXES)}), found none; "
+                "add images or remove the folder"
+            )
+        masks = _masks_of(base / "ground_truth" / defect_type) if defect_type != GOOD else {}
+        stems: dict[str, Path] = {}
+        for path in images:
+            if path.stem in stems:
+                raise DataError(
+                    f"{path.parent}: {stems[path.stem].name} and {path.name} share a stem, so their mask "
+                    "is ambiguous; rename one"
+                )
+            stems[path.stem] = path
+            mask = masks.pop(path.stem, None)
+            if has_masks and defect_type != GOOD and mask is None:
+                expected = base / "ground_truth" / defect_type / f"{path.stem}_mask.png"
+                raise DataError(
+                    f"{path}: expected its mask {expected}, found none although category '{category}' has "
+                    "masks; add the mask, or remove ground_truth to work with image labels only"
+                )
+            samples.append(Sample(path.relative_to(root).as_posix(), path, mask, category, defect_type))
+        if masks:
+            raise DataError(f"{next(iter(masks.values()))}: this mask has no image in {base / part / defect_type}")
+    return samples
+
+
+def scan(root: Path, categories: Sequence[str] = ()) -> list[Sample]:
+    """Samples of several categories; all that are there when none is named."""
+    return [s for name in (categories or find_categories(root)) for s in scan_category(root, name)]
+
+
+def to_table(samples: Iterable[Sample]) -> pd.DataFrame:
+    """One row a sample: category, split (official part), defect, label, image id, whether it has a mask."""
+    rows = [
+        {"category": s.category, "split": s.source, "defect": s.defect_type, "label": s.label,
+         "image": s.id, "mask": s.mask is not None}
+        for s in samples
+    ]
+    return pd.DataFrame(rows, columns=["category", "split", "defect", "label", "image", "mask"])
+
+
+def count_parts(samples: Iterable[Sample]) -> tuple[int, int, int]:
+    """Counts of one category as the paper gives them: train good, test good, test defects."""
+    samples = list(samples)
+    train = sum(s.source == "train" for s in samples)
+    defects = sum(s.label for s in samples)
+    return train, len(samples) - train - defects, defects
