@@ -72,9 +72,10 @@ def find_categories(root: Path) -> list[str]:
             f"data root {root}: expected a folder of categories in MVTec AD layout, found "
             f"{'a file' if root.exists() else 'nothing'}; give an existing folder with --data-root"
         )
-    found = sorted(child.name for child in root.iterdir() if (child / "train" / GOOD).is_dir())
+    folders = [child for child in root.iterdir() if not child.name.startswith(".")]
+    found = sorted(child.name for child in folders if (child / "train" / GOOD).is_dir())
     if not found:
-        inside = ", ".join(sorted(child.name for child in root.iterdir())[:6]) or "nothing"
+        inside = ", ".join(sorted(child.name for child in folders)[:6]) or "nothing"
         raise DataError(
             f"data root {root}: expected at least one folder <category>/train/good, found {inside}; "
             "point --data-root at the folder that holds the categories"
