@@ -1,0 +1,1 @@
+"""Scores to findings: metrics, thresholds, statistics, scenarios."""

@@ -1,0 +1,1 @@
+"""Detectors: backbones, coreset, PatchCore, and the protocol that all of them keep."""

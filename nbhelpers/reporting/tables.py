@@ -1,0 +1,80 @@
+"""Results as files and as readable tables; every one is a view of the evaluations, nothing is typed in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from nbhelpers.artefacts import write_json, write_text
+from nbhelpers.evaluation.metrics import macro_average
+from nbhelpers.evaluation.scenarios import MACRO, Scenario
+from nbhelpers.models.detector import Predictions
+
+#: What a results table shows unless asked for more.
+HEADLINES = ("image_auroc", "pixel_auroc", "aupro", "f1", "trivial_f1", "specificity")
+Cells = Mapping[str, Mapping[str, dict[str, Any]]]  # method -> category -> evaluation
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    """Write a table: six digits, which is more than any number here can carry, and the same bytes everywhere."""
+    write_text(path, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+
+
+def write_scenario(folder: Path, scenario: Scenario, cells: Cells, provenance: dict[str, Any]) -> None:
+    """Write a scenario's JSON view to ``folder``, and each method's thresholds beside it."""
+    methods = {}
+    for method, categories in cells.items():
+        values = [{name: entry["value"] for name, entry in cell["metrics"].items()} for cell in categories.values()]
+        methods[method] = {**categories, MACRO: macro_average(values)}
+        thresholds = {category: cell["threshold"] for category, cell in categories.items()}
+        write_json(folder / "thresholds" / f"{method}_{scenario.name}_thresholds.json", thresholds)
+    protocol = {
+        "model_fitted_on": scenario.fit_domain, "threshold_from": f"val {scenario.threshold_domain}",
+        "tested_on": f"test {scenario.test_domain}",
+    }
+    view = {"scenario": scenario.name, "protocol": protocol, "methods": methods, "provenance": provenance}
+    write_json(folder / scenario.results_file, view)
+
+
+def per_image(test: Predictions, threshold: float) -> pd.DataFrame:
+    """One row a test image: id, defect type, label, score, decision, margin (score minus threshold)."""
+    scores = test.image_scores.astype("float64")
+    return pd.DataFrame({
+        "id": test.ids, "defect_type": test.defect_types, "label": test.labels, "score": scores,
+        "decision": (scores >= threshold).astype(int), "margin": scores - threshold,
+        "pixel_valid": test.pixel_valid,
+    })
+
+
+def headline_table(table: pd.DataFrame, metrics: Iterable[str] = HEADLINES) -> pd.DataFrame:
+    """The tidy table as scenario x method x category rows and metric columns, in the table's own order."""
+    chosen = table[table.metric.isin(list(metrics))]
+    wide = chosen.pivot_table(
+        index=["scenario", "method", "category", "seed"], columns="metric", values="value", sort=False
+    )
+    return wide.reindex(columns=[name for name in metrics if name in wide.columns])
+
+
+def with_intervals(table: pd.DataFrame, metrics: Iterable[str], digits: int = 2) -> pd.DataFrame:
+    """As ``headline_table``, each cell as text: value [low, high]."""
+    chosen = table[table.metric.isin(list(metrics))]
+
+    def cell(row: Any) -> str:
+        text = f"{row.value:.{digits}f}"
+        return text if pd.isna(row.ci_low) else f"{text} [{row.ci_low:.{digits}f}, {row.ci_high:.{digits}f}]"
+
+    texts = chosen.assign(text=[cell(row) for row in chosen.itertuples()])
+    wide = texts.pivot(index=["method", "category"], columns="metric", values="text")
+    order = chosen[["method", "category"]].drop_duplicates().itertuples(index=False, name=None)
+    return wide.reindex(index=list(order), columns=[name for name in metrics if name in wide.columns])
+
+
+def area_table(areas: pd.DataFrame) -> pd.DataFrame:
+    """Quantiles of defect area (share of the image, percent) by category and defect type."""
+    grouped = areas.groupby(["category", "defect"])["area_percent"]
+    table = grouped.quantile([0.0, 0.25, 0.5, 0.75, 1.0]).unstack()
+    table.columns = ["min", "q25", "median", "q75", "max"]
+    return table.assign(images=grouped.size()).reset_index()
