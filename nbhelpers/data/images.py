@@ -79,7 +79,8 @@ def write_png(path: Path, array: np.ndarray) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    Image.fromarray(array).save(temporary, format="PNG")
+    # level 1 writes two to three times as fast as the default, for files about 15 % larger
+    Image.fromarray(array).save(temporary, format="PNG", compress_level=1)
     temporary.replace(path)
 
 

@@ -1,8 +1,8 @@
 """What one shifted image will look like: every value of the domain shift, drawn from one seed.
 
-Ranges are those of the reference study (FEATURES F034-F039) as configured in ``ShiftConfig``. A draw is made
-for every part of every image, in one fixed order, whatever ``only`` and ``severity`` say: choosing one part
-or another severity keeps all other draws, so two shifted sets that differ in one setting compare pairwise.
+The ranges are those of ``ShiftConfig``. A draw is made for every part of every image, in one fixed order,
+whatever ``only`` and ``severity`` say: choosing one part or another severity keeps all other draws, so two
+shifted sets that differ in one setting compare pairwise.
 """
 
 from __future__ import annotations
