@@ -71,6 +71,11 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
+def read_json(path: Path) -> Any:
+    """Read what ``write_json`` wrote."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def hash_file(path: Path) -> str:
     """SHA-256 of a file's bytes, or of a folder's files with their names."""
     sha = hashlib.sha256()
@@ -133,7 +138,7 @@ def sidecar(path: Path) -> Path:
 def read_sidecar(path: Path) -> dict[str, Any] | None:
     """An artefact's sidecar, or None where there is none that can be read."""
     try:
-        return json.loads(sidecar(path).read_text(encoding="utf-8"))
+        return read_json(sidecar(path))
     except (FileNotFoundError, json.JSONDecodeError):
         return None
 

@@ -53,7 +53,8 @@ def run(options: argparse.Namespace, categories: tuple[str, ...]) -> int:
         print("\n".join(f"{name}: {count_parts(study.samples(name))}" for name in study.categories))
         return 0
     if options.dry_run:
-        print("\n".join(f"{i}. {step}" for i, step in enumerate(download.plan(options.source, options.root, categories), 1)))
+        steps = download.plan(options.source, options.root, categories)
+        print("\n".join(f"{number}. {step}" for number, step in enumerate(steps, 1)))
         return 0
     if not options.verify:
         free = download.free_gigabytes(options.root)

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from nbhelpers.data.layout import OFFICIAL_COUNTS, Sample, count_parts, to_table
 from nbhelpers.data.images import read_image, read_mask
+from nbhelpers.data.layout import OFFICIAL_COUNTS, Sample, count_parts, to_table
 
 
 def count_table(samples: Sequence[Sample]) -> pd.DataFrame:

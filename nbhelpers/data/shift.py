@@ -16,7 +16,6 @@ import pandas as pd
 from PIL import Image
 
 from nbhelpers.artefacts import cannot_write
-from nbhelpers.config import ShiftConfig
 from nbhelpers.data.images import read_image, read_mask, write_png
 from nbhelpers.data.layout import Sample
 from nbhelpers.data.shift_apply import apply_shift, geometric_matrix, illumination_gain, mirrored_pixels
@@ -32,6 +31,7 @@ from nbhelpers.data.shift_parameters import (
     sample_parameters,
 )
 from nbhelpers.errors import DataError
+from nbhelpers.settings import ShiftConfig
 
 __all__ = [
     "GEOMETRIC", "GROUPS", "PARTS", "PHOTOMETRIC", "SEVERITIES", "ShiftParameters", "apply_shift",

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from nbhelpers.config import ShiftConfig
 from nbhelpers.errors import ConfigError
+from nbhelpers.settings import ShiftConfig
 
 GEOMETRIC = ("rotation", "crop", "translation")
 PHOTOMETRIC = ("brightness", "contrast", "saturation", "blur", "noise", "illumination")

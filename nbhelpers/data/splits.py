@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from nbhelpers.config import GroupRule
 from nbhelpers.data.layout import Sample
 from nbhelpers.errors import DataError
+from nbhelpers.settings import GroupRule
 
 SPLITS = ("train", "val", "test")
 Split = dict[str, list[Sample]]

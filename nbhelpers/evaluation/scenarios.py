@@ -8,11 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from nbhelpers.config import EvaluationConfig
 from nbhelpers.evaluation.metrics import IMAGE_METRICS, PIXEL_METRICS, image_metrics, macro_average, pixel_metrics
 from nbhelpers.evaluation.statistics import bootstrap_difference, bootstrap_image, bootstrap_pixel
 from nbhelpers.evaluation.thresholds import Threshold, f1_optimal
 from nbhelpers.models.detector import Predictions
+from nbhelpers.settings import EvaluationConfig
 
 COLUMNS = ("scenario", "method", "category", "seed", "metric", "value", "ci_low", "ci_high", "n_images")
 MACRO = "macro"

@@ -88,6 +88,8 @@ class Detector(Protocol):
     """What PatchCore, PaDiM and every autoencoder can do; nothing outside ``models`` knows more of them."""
 
     name: str
+    #: What the last fit has to say of itself: sizes, counts and seconds, by name.
+    stats: dict[str, float]
 
     def fit(self, samples: Sequence[Sample]) -> Detector:
         """Learn what is normal from good samples."""

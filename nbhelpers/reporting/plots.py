@@ -15,6 +15,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from nbhelpers.evaluation.metrics import decide
@@ -98,6 +99,9 @@ def plot_defect_areas(defects: pd.DataFrame) -> Figure:
         own = defects[defects.category == category]
         sns.boxplot(own, x="area_percent", y="defect", ax=axis, color="#e8b4bc", fliersize=0, log_scale=True)
         sns.stripplot(own, x="area_percent", y="defect", ax=axis, color=DEFECT_COLOR, size=3, jitter=False)
+        axis.xaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5), numticks=8))
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.set(title=category, xlabel="area, % of the image", ylabel="")
     return figure
 
@@ -147,7 +151,7 @@ def plot_f1_curve(val: Predictions, threshold: float) -> Figure:
     """F1 on the calibration images against the threshold; the chosen one is the middle of the best plateau."""
     figure, (axis,) = _panels(1, width=5.0, height=2.8)
     values, f1 = f1_curve(val.labels, val.image_scores)
-    axis.plot(values, f1, drawstyle="steps-pre", color=METHOD_COLORS["patchcore"])
+    axis.plot(values, f1, drawstyle="steps-mid", color=METHOD_COLORS["patchcore"])
     axis.axvline(threshold, color="black", linestyle="--", label=f"chosen: {threshold:.2f}")
     axis.set(xlabel="threshold on the image score", ylabel="F1 on validation", ylim=(0, 1.03))
     axis.legend()
@@ -195,7 +199,7 @@ def plot_confusions(predictions: Mapping[str, Predictions], thresholds: Mapping[
 
 def plot_metric_bars(table: pd.DataFrame, metrics: Sequence[str]) -> Figure:
     """Metrics with their intervals by category, one panel a metric, one colour a method; from the tidy table."""
-    figure, axes = _panels(len(metrics), width=3.4, height=2.8)
+    figure, axes = _panels(len(metrics), width=2.9, height=2.8, columns=4)
     methods = list(dict.fromkeys(table.method))
     for axis, metric in zip(axes, metrics, strict=True):
         own = table[table.metric == metric]
@@ -220,7 +224,7 @@ def _draw_intervals(axis: Axes, place: np.ndarray, part: pd.DataFrame) -> None:
 
 def plot_scenario_change(table: pd.DataFrame, metrics: Sequence[str], scenarios: Sequence[str]) -> Figure:
     """What happens to each category from scenario to scenario, one panel a metric, with intervals."""
-    figure, axes = _panels(len(metrics), width=3.2, height=2.9)
+    figure, axes = _panels(len(metrics), width=2.9, height=2.9, columns=4)
     for axis, metric in zip(axes, metrics, strict=True):
         own = table[table.metric == metric]
         for index, category in enumerate(dict.fromkeys(own.category)):

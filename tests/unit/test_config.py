@@ -5,9 +5,10 @@ import typing
 import pytest
 from pydantic import ValidationError
 
-from nbhelpers.config import ROOT, ShiftPart, load_config, profiles
+from nbhelpers.config import ROOT, load_config, profiles
 from nbhelpers.data.shift_parameters import GROUPS, PARTS
 from nbhelpers.errors import ConfigError
+from nbhelpers.settings import ShiftPart
 
 
 def test_profiles_load_and_differ():
@@ -57,6 +58,7 @@ def test_overrides_by_dots_or_nested_and_nothing_is_shared():
 
 
 def test_the_workspace_moves_files_and_no_number(monkeypatch, tmp_path):
+    monkeypatch.delenv("STUDY_WORKSPACE", raising=False)
     here = load_config("tiny")
     monkeypatch.setenv("STUDY_WORKSPACE", str(tmp_path))
     moved = load_config("tiny")

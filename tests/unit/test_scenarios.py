@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nbhelpers.config import EvaluationConfig
 from nbhelpers.errors import DataError, ModelError
 from nbhelpers.evaluation.scenarios import COLUMNS, SCENARIOS, degradation, evaluate, results_table, to_rows
 from nbhelpers.models.detector import Predictions
 from nbhelpers.reporting import tables
+from nbhelpers.settings import EvaluationConfig
 
 SETTINGS = EvaluationConfig(bootstrap_draws=200, confidence=0.95)
 

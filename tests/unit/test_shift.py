@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nbhelpers.config import ShiftConfig, load_config
+from nbhelpers.config import load_config
 from nbhelpers.data.images import read_image, read_mask, write_png
 from nbhelpers.data.layout import scan_category
 from nbhelpers.data.shift import (
@@ -22,6 +22,7 @@ from nbhelpers.data.shift import (
     write_shifted,
 )
 from nbhelpers.errors import DataError, ResourceError
+from nbhelpers.settings import ShiftConfig
 
 SIZE = (40, 56)
 SHIFT = load_config("mvtec").shift.model_dump()

@@ -9,7 +9,7 @@ import torch
 from scipy import ndimage
 from torchvision.transforms import functional
 
-from nbhelpers.config import ShiftConfig, load_config
+from nbhelpers.config import load_config
 from nbhelpers.data.images import resize_image
 from nbhelpers.data.shift import (
     PARTS,
@@ -20,6 +20,7 @@ from nbhelpers.data.shift import (
     sample_parameters,
 )
 from nbhelpers.data.shift_apply import mirrored_pixels
+from nbhelpers.settings import ShiftConfig
 
 STILL = ShiftParameters()
 SHIFT = load_config("mvtec").shift.model_dump()

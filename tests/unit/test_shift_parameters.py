@@ -5,7 +5,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from nbhelpers.config import ShiftConfig, load_config
+from nbhelpers.config import load_config
 from nbhelpers.data.shift import (
     GEOMETRIC,
     PARTS,
@@ -16,6 +16,7 @@ from nbhelpers.data.shift import (
     sample_parameters,
 )
 from nbhelpers.errors import ConfigError
+from nbhelpers.settings import ShiftConfig
 
 STILL = ShiftParameters()
 SHIFT = load_config("mvtec").shift.model_dump()

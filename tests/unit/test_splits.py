@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from nbhelpers.config import GroupRule
 from nbhelpers.data.layout import OFFICIAL_COUNTS, Sample
 from nbhelpers.data.splits import create_clean_split, from_ids, group_keys, split_counts, to_ids, verify_split
 from nbhelpers.errors import DataError
+from nbhelpers.settings import GroupRule
 
 RULE = GroupRule(pattern=r"_num_(\d+)", max_gap=200)
 

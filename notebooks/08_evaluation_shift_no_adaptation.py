@@ -1,0 +1,164 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 08 · What breaks when the domain shifts?
+#
+# **Question.** The detector and its threshold stay as they were; camera and light do not. Does the ranking break, or
+# only the operating point?
+#
+# **Reads** stored predictions (fits what is missing). **Writes** `shifted_no_adaptation_results.json`, its rows of
+# `metrics.csv` and a degradation table to `outputs/<profile>/results/`.
+#
+# **Takes** seconds on stored predictions; no GPU. **Before this:** 03, 04, 07.
+#
+# [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/anomaly-shift-study/blob/v0.1.0/notebooks/08_evaluation_shift_no_adaptation.ipynb)
+
+# %% tags=["parameters"]
+profile = "tiny"  # a file in configs/: tiny, folder (your own images) or mvtec
+overrides = {}  # settings to change, e.g. {"shift.severity": "severe"}
+method = "patchcore"  # whose curves and pictures are shown; the tables hold all methods
+drive_folder = ""  # Colab: a folder of your Google Drive to keep data and outputs in
+
+# %% tags=["bootstrap"]
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+REPO_URL = os.environ.get("STUDY_REPO_URL", "https://github.com/OWNER/anomaly-shift-study")
+REPO_REF = "v0.1.0"  # a tag, so that this notebook and the helpers it needs stay together
+here = Path.cwd()
+places = (here, *here.parents, Path(sys.prefix).parent, here / "anomaly-shift-study")
+ROOT = next((p for p in places if (p / "nbhelpers" / "__init__.py").is_file()), None)
+if ROOT is None:  # opened alone, as in Colab
+    ROOT = here / "anomaly-shift-study"
+    subprocess.run(["git", "clone", "-q", "--depth", "1", "-b", REPO_REF, REPO_URL, str(ROOT)], check=True)
+    needs = str(ROOT / "requirements-colab.txt")
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-r", needs], check=True)
+if drive_folder:  # Colab only: data and outputs outlive the machine
+    from google.colab import drive
+
+    drive.mount("/content/drive")
+    os.environ["STUDY_WORKSPACE"] = f"/content/drive/MyDrive/{drive_folder}"
+sys.path.insert(0, str(ROOT))
+os.chdir(ROOT)
+
+# %%
+import pandas as pd
+
+from nbhelpers.protocol import degradation, evaluate_cell, run_scenario
+from nbhelpers.reporting.gallery import hardest, plot_anomaly_maps, shared_limits
+from nbhelpers.reporting.plots import (
+    METHOD_COLORS,
+    plot_confusions,
+    plot_roc_pr,
+    plot_scenario_change,
+    plot_scores,
+    save_figure,
+    use_style,
+)
+from nbhelpers.reporting.tables import with_intervals, write_csv
+from nbhelpers.study import open_study
+
+NOTEBOOK, SCENARIO = "08_evaluation_shift_no_adaptation", "no_adaptation"
+study = open_study(profile, overrides)
+use_style()
+study.describe()
+
+# %% [markdown]
+# ## The protocol
+#
+# Fitted on clean train, threshold from clean val, tested on the shifted twins of the test images. Nothing is adapted.
+
+# %%
+before, after = run_scenario(study, "clean"), run_scenario(study, SCENARIO)
+print(with_intervals(after, ["image_auroc", "f1", "recall", "specificity", "pixel_auroc", "aupro"]).to_string())
+
+# %% [markdown]
+# ## What did the shift cost?
+#
+# Each shifted image has its clean twin, so differences are taken pair by pair: both are redrawn together. An interval
+# that excludes 0 is a change; one that does not is not evidence of none.
+
+# %%
+change = degradation(study, "clean", SCENARIO)
+write_csv(study.config.output_dir / "results" / NOTEBOOK / "degradation.csv", change)
+print(with_intervals(change, ["image_auroc", "f1", "recall", "specificity"]).to_string())
+
+# %%
+both = pd.concat([before, after])
+both = both[both.method == method]
+metrics = [name for name in ("image_auroc", "recall", "specificity", "aupro") if name in set(both.metric)]
+fig = plot_scenario_change(both, metrics, ["clean", SCENARIO])
+_ = save_figure(fig, study.figure_path(NOTEBOOK, f"{method}_clean_to_shift"))
+
+# %% [markdown]
+# ## Why: scores move, the threshold does not
+
+# %%
+clean = {name: study.predictions(method, name, "clean", "clean", "test") for name in study.categories}
+shifted = {name: study.predictions(method, name, "clean", "shift", "test") for name in study.categories}
+cells = {name: evaluate_cell(study, SCENARIO, method, name) for name in study.categories}
+thresholds = {name: cell["threshold"]["value"] for name, cell in cells.items()}
+figures = {name: plot_scores({f"{name}, clean test": clean[name], f"{name}, shifted test": shifted[name]},
+                             thresholds[name]) for name in study.categories}
+_ = [save_figure(fig, study.figure_path(NOTEBOOK, f"{method}_{name}_scores")) for name, fig in figures.items()]
+
+# %% [markdown]
+# ## Ranking and operating point under the shift
+
+# %%
+fig = plot_roc_pr(shifted, thresholds, METHOD_COLORS[method])
+_ = save_figure(fig, study.figure_path(NOTEBOOK, f"{method}_roc_pr"))
+
+# %%
+fig = plot_confusions(shifted, thresholds)
+_ = save_figure(fig, study.figure_path(NOTEBOOK, f"{method}_confusions"))
+
+# %% [markdown]
+# ## The false alarms
+#
+# Shifted good images with the highest scores, on the colour scale of the clean ones: where does the shift look like a
+# defect?
+
+# %%
+tests = {name: study.split(name, "shift")["test"] for name in study.categories}
+limits = {name: shared_limits(clean[name], shifted[name]) for name in study.categories}
+figures = {name: plot_anomaly_maps(hardest(tests[name], part, thresholds[name], 8, label=0), part, limits[name],
+                                   thresholds[name]) for name, part in shifted.items()}
+_ = [save_figure(fig, study.figure_path(NOTEBOOK, f"{method}_{name}_false_alarms")) for name, fig in figures.items()]
+
+# %% [markdown]
+# ## The misses
+#
+# Shifted defects with the lowest scores.
+
+# %%
+figures = {name: plot_anomaly_maps(hardest(tests[name], part, thresholds[name], 8, label=1), part, limits[name],
+                                   thresholds[name]) for name, part in shifted.items()}
+_ = [save_figure(fig, study.figure_path(NOTEBOOK, f"{method}_{name}_misses")) for name, fig in figures.items()]
+
+# %% [markdown]
+# Defects that the shift pushed out of the frame are left out of the pixel metrics, and counted here.
+
+# %%
+print({name: len(cell["left_out"]) for name, cell in cells.items()})
+
+# %% [markdown]
+# ## What we found
+#
+# Compare the loss in ranking (AUROC) with the loss at the operating point (specificity): a threshold can be moved
+# back, a lost ranking cannot.
+
+# %%
+own = change[(change.method == method) & change.metric.isin(["image_auroc", "specificity"])]
+print("\n".join(f"{r.category}: {r.metric} {r.value:+.2f} [{r.ci_low:+.2f}, {r.ci_high:+.2f}]"
+                for r in own.itertuples() if r.category != "macro"))
+assert (before.n_images[before.metric == "image_auroc"].tolist()
+        == after.n_images[after.metric == "image_auroc"].tolist()), "not the same test images"

@@ -1,0 +1,122 @@
+"""The whole tiny study, run as a newcomer runs it, in a temporary workspace."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+
+from graph import NOTEBOOKS, ROOT
+from nbhelpers.config import load_config
+
+pytestmark = [pytest.mark.notebooks, pytest.mark.slow]
+COMMAND = [sys.executable, "scripts/run_experiments.py", "--profile", "tiny"]
+COLUMNS = ["scenario", "method", "category", "seed", "metric", "value", "ci_low", "ci_high", "n_images"]
+RATES = ["image_auroc", "pixel_auroc", "aupro", "f1", "specificity"]
+
+
+def run(workspace: Path, *arguments: str) -> subprocess.CompletedProcess:
+    command = [*COMMAND, "--workspace", str(workspace), *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1500, check=False)
+
+
+@pytest.fixture(scope="module")
+def config():
+    return load_config("tiny")
+
+
+@pytest.fixture(scope="module")
+def first(workspace):
+    """The run that makes everything, in the workspace that nbval uses after it."""
+    return run(workspace)
+
+
+@pytest.fixture(scope="module")
+def output(first, workspace) -> Path:
+    return workspace / "outputs" / "tiny"
+
+
+@pytest.fixture(scope="module")
+def metrics(output) -> pd.DataFrame:
+    return pd.read_csv(output / "results" / "metrics.csv")
+
+
+def test_run_succeeds(first):
+    assert first.returncode == 0, first.stdout + first.stderr
+
+
+@pytest.mark.parametrize("row", NOTEBOOKS, ids=lambda row: row.stem)
+def test_notebook_was_executed_for_all_its_values(row, output, config):
+    values = {"category": config.data.categories, "domain": ("clean",)}
+    names = [row.stem]
+    for axis in row.per:
+        names = [f"{name}__{value}" for name in names for value in values[axis]]
+    for name in names:
+        notebook = nbformat.read(output / "executed" / f"{name}.ipynb", as_version=4)
+        cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1)), name
+        injected = [c.source for c in cells if "injected-parameters" in c.metadata.get("tags", ())]
+        assert len(injected) == 1 and all(f'"{part}"' in injected[0] for part in name.split("__")[1:])
+
+
+def test_table_has_every_cell_of_the_study(metrics, config):
+    assert list(metrics.columns) == COLUMNS
+    assert not metrics.duplicated(["scenario", "method", "category", "seed", "metric"]).any()
+    for scenario in config.scenarios:
+        for method in config.methods:
+            for category in config.data.categories:
+                cell = metrics[
+                    (metrics.scenario == scenario) & (metrics.method == method) & (metrics.category == category)
+                ]
+                assert set(RATES) <= set(cell.metric), (scenario, method, category)
+
+
+def test_rates_are_rates_and_lie_in_their_intervals(metrics):
+    rates = metrics[metrics.metric.isin(RATES)]
+    assert rates.value.between(0, 1).all() and (rates.n_images > 0).all()
+    given = rates.dropna(subset=["ci_low"])
+    assert len(given) and (given.ci_low <= given.ci_high).all()
+
+
+def test_what_was_trained_on_is_recognised_and_not_trivially(metrics):
+    clean = metrics[(metrics.scenario == "clean") & (metrics.metric == "image_auroc")].value
+    assert (clean > 0.5).all(), "worse than chance: labels flipped?"
+    assert (clean < 1.0).any(), "too easy to tell methods apart"
+
+
+def test_closing_words_show_the_table_and_where_things_lie(first, output, metrics):
+    value = metrics[(metrics.scenario == "clean") & (metrics.metric == "image_auroc")].value.iloc[0]
+    assert f"{value:.3f}" in first.stdout
+    for folder in ("figures", "executed"):
+        assert (output / folder).is_dir() and f"outputs/tiny/{folder}" in first.stdout
+    assert list((output / "figures").rglob("*.png"))
+
+
+def test_progress_is_one_line_a_notebook(first, output):
+    done = re.findall(r"^\[(\d+)/(\d+)\] \S.*  \d+\.\d s$", first.stdout, flags=re.MULTILINE)
+    count = len(list((output / "executed").glob("*.ipynb")))
+    assert done == [(str(place), str(count)) for place in range(1, count + 1)]
+
+
+def test_a_second_run_runs_nothing_and_changes_nothing(workspace, output):
+    before = {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file() and path.name != "pid"}
+    again = run(workspace)
+    assert again.returncode == 0 and ", 0 to run" in again.stdout
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_status_says_that_all_is_done(workspace, output):
+    status = run(workspace, "--status")
+    states = {line.split()[-1] for line in status.stdout.splitlines()[:-1]}
+    assert states == {"done"}
+
+
+def test_a_changed_setting_would_run_again(workspace, output):
+    dry = run(workspace, "--set", "patchcore.coreset_ratio=0.02", "--dry-run")
+    assert "settings changed" in dry.stdout and "done" not in dry.stdout.splitlines()[0]
+    job = json.loads((output / "run" / "jobs" / "07_evaluation_clean.json").read_text())
+    assert job["parameters"]["overrides"] == {}

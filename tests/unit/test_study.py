@@ -1,0 +1,148 @@
+"""The study end to end on a handful of drawn images: each thing made once, stale things made again."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from nbhelpers import protocol
+from nbhelpers.errors import ConfigError, DataError
+from nbhelpers.models.backbones import Backbone
+from nbhelpers.study import open_study, pick_device
+
+SMALL = {
+    "data.categories": ["hazelnut", "carpet"], "data.image_size": 64,
+    "data.synthetic": {"size": 64, "train_good": 10, "test_good": 4, "per_defect": 2},
+    "evaluation.bootstrap_draws": 100,
+}
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("workspace"))
+
+
+@pytest.fixture
+def small(workspace):
+    """A fresh study on shared artefacts: what an earlier test made is there already."""
+    return open_study("tiny", {**SMALL, "workspace": workspace})
+
+
+def stamps(study):
+    """Content and time of every artefact that predictions and results stand on."""
+    return {p.relative_to(study.config.workspace_dir): p.stat().st_mtime_ns
+            for p in study.config.workspace_dir.rglob("*.meta.json")}
+
+
+def test_from_nothing_to_metrics(small):
+    clean = protocol.run_scenario(small, "clean")
+    shifted = protocol.run_scenario(small, "no_adaptation")
+    assert set(clean.category) == {"hazelnut", "carpet", "macro"} and set(shifted.scenario) == {"no_adaptation"}
+    stored = pd.read_csv(small.config.output_dir / "results" / "metrics.csv")
+    assert len(stored) == len(clean) + len(shifted)
+    view = json.loads((small.config.output_dir / "results" / "shifted_no_adaptation_results.json").read_text())
+    value = stored.query("scenario == 'no_adaptation' and category == 'carpet' and metric == 'f1'").value.item()
+    assert view["methods"]["patchcore"]["carpet"]["metrics"]["f1"]["value"] == pytest.approx(value, abs=1e-5)
+    assert view["provenance"]["config_hash"] == small.config.digest() and view["provenance"]["seconds"] > 0
+
+
+def test_a_second_study_makes_nothing_and_loads_no_network(small, monkeypatch):
+    protocol.run_scenario(small, "clean")
+    before, text = stamps(small), (small.config.output_dir / "results" / "metrics.csv").read_bytes()
+    monkeypatch.setattr(Backbone, "forward", lambda *_: pytest.fail("a network was run"))
+    again = open_study("tiny", {**SMALL, "workspace": str(small.config.workspace_dir)})
+    for scenario in ("clean", "no_adaptation"):
+        protocol.run_scenario(again, scenario)
+    protocol.degradation(again, "clean", "no_adaptation")
+    assert stamps(again) == before
+    assert (again.config.output_dir / "results" / "metrics.csv").read_bytes() == text
+
+
+def test_removing_one_predictions_file_makes_that_one_again(small):
+    protocol.run_scenario(small, "clean")
+    before = stamps(small)
+    path = small.predictions_path("patchcore", "carpet", "clean", "clean", "test")
+    content = path.read_bytes()
+    path.unlink()
+    protocol.run_scenario(small, "clean")
+    changed = {p for p, t in stamps(small).items() if before.get(p) != t}
+    assert [p.name for p in changed] == ["clean_test.npz.meta.json"] and path.read_bytes() == content
+
+
+def test_a_changed_setting_meets_no_stale_file(small, workspace):
+    protocol.run_scenario(small, "clean")
+    before = stamps(small)
+    other = open_study("tiny", {**SMALL, "workspace": workspace, "patchcore.num_neighbors": 5})
+    protocol.run_scenario(other, "clean")
+    changed = {p.name for p, t in stamps(other).items() if before.get(p) != t}
+    # models, their validation and test predictions and the evaluations; neither data, splits nor shifted images
+    assert changed == {"patchcore_hazelnut_clean.meta.json", "patchcore_carpet_clean.meta.json",
+                       "clean_val.npz.meta.json", "clean_test.npz.meta.json",
+                       "clean_patchcore_hazelnut.json.meta.json", "clean_patchcore_carpet.json.meta.json"}
+    # rows of a scenario that was evaluated with other settings do not stand in the table
+    assert set(protocol.write_metrics(other).scenario) == {"clean"}
+
+
+def test_changed_images_change_the_split_and_what_follows(tmp_path):
+    study = open_study("tiny", {**SMALL, "workspace": str(tmp_path)})
+    first = study.splits["carpet"]
+    assert study.verify("carpet", first)["train"] == (8, 0)
+    # the same images as a folder of one's own, one of them a copy of another: a leak, and it is said
+    root = study.data_root
+    source, copy = first["train"][0].image, first["test"][0].image
+    copy.write_bytes(source.read_bytes())
+    folder = open_study("folder", {"data.root": str(root), "data.categories": ["carpet"], "workspace": str(tmp_path)})
+    with pytest.raises(DataError, match="the same image content stands in two splits"):
+        _ = folder.splits
+
+
+def test_raw_data_is_never_modified(small):
+    before = {p: p.read_bytes() for p in small.data_root.rglob("*.png")}
+    for category in small.categories:
+        small.shifted(category)
+    assert {p: p.read_bytes() for p in small.data_root.rglob("*.png")} == before
+
+
+def test_shifted_twins_pair_with_their_sources(small):
+    manifest = small.shifted("hazelnut")
+    clean, shift = small.split("hazelnut"), small.split("hazelnut", "shift")
+    for name in ("train", "val", "test"):
+        assert small.source_ids("hazelnut", [s.id for s in shift[name]]) == [s.id for s in clean[name]]
+        assert [s.defect_type for s in shift[name]] == [s.defect_type for s in clean[name]]
+    pairs = json.loads((small.config.shifted_dir / "hazelnut" / "shifted_splits.json").read_text())
+    assert sum(len(part) for part in pairs["source_of_each_image"].values()) == len(manifest)
+
+
+def test_predictions_do_not_depend_on_global_generators(small):
+    torch.manual_seed(1)
+    np.random.seed(1)
+    first = small.new_detector("patchcore").fit(small.split("carpet")["train"]).predict(small.split("carpet")["val"])
+    torch.manual_seed(2)
+    np.random.seed(2)
+    second = small.new_detector("patchcore").fit(small.split("carpet")["train"]).predict(small.split("carpet")["val"])
+    np.testing.assert_array_equal(first.image_scores, second.image_scores)
+
+
+def test_what_a_fit_domain_needs():
+    study = open_study("tiny", {"scenarios": ["clean", "no_adaptation"]})
+    assert study.fit_domains == ("clean",)
+    assert study.needed_predictions("clean") == [("clean", "val"), ("clean", "test"), ("shift", "test")]
+    full = open_study("tiny", {"scenarios": ["clean", "full_adaptation"]})
+    assert full.fit_domains == ("clean", "shift")
+    assert full.needed_predictions("shift") == [("shift", "val"), ("shift", "test")]
+
+
+def test_unknown_names_are_refused(small):
+    with pytest.raises(ConfigError, match="unknown category 'screw'; this study has: hazelnut, carpet"):
+        small.split("screw")
+    with pytest.raises(ConfigError, match="unknown method 'padim'"):
+        small.new_detector("padim")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has what the test wants missing")
+def test_a_device_that_is_not_there_is_refused():
+    assert pick_device("auto") in ("cpu", "mps")
+    with pytest.raises(ConfigError, match="wanted cuda, found no such device"):
+        pick_device("cuda")
