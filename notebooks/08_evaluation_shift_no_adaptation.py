@@ -53,7 +53,7 @@ os.chdir(ROOT)
 import pandas as pd
 
 from nbhelpers.protocol import degradation, evaluate_cell, run_scenario
-from nbhelpers.reporting.gallery import hardest, plot_anomaly_maps, shared_limits
+from nbhelpers.reporting.gallery import hardest, one_of_each, plot_anomaly_maps, plot_worlds, shared_limits
 from nbhelpers.reporting.plots import (
     METHOD_COLORS,
     plot_confusions,
@@ -99,13 +99,28 @@ fig = plot_scenario_change(both, metrics, ["clean", SCENARIO])
 _ = save_figure(fig, study.figure_path(NOTEBOOK, f"{method}_clean_to_shift"))
 
 # %% [markdown]
-# ## Why: scores move, the threshold does not
+# ## The same parts in both worlds
+#
+# Two defects of each category, clean and shifted, with their anomaly maps on one colour scale a category. Where a
+# shifted map glows outside the outline, the shift looks like a defect; a mirrored border is part of the shift.
 
 # %%
 clean = {name: study.predictions(method, name, "clean", "clean", "test") for name in study.categories}
 shifted = {name: study.predictions(method, name, "clean", "shift", "test") for name in study.categories}
 cells = {name: evaluate_cell(study, SCENARIO, method, name) for name in study.categories}
 thresholds = {name: cell["threshold"]["value"] for name, cell in cells.items()}
+tests = {name: study.split(name, "shift")["test"] for name in study.categories}
+limits = {name: shared_limits(clean[name], shifted[name]) for name in study.categories}
+twins = {name: dict(zip(clean[name].ids, tests[name], strict=True)) for name in study.categories}
+shown = [(sample, clean[name], twins[name][sample.id], shifted[name], limits[name])
+         for name in study.categories for sample in one_of_each(study.split(name)["test"], 2)]
+fig = plot_worlds(shown)
+_ = save_figure(fig, study.figure_path(NOTEBOOK, f"{method}_both_worlds"))
+
+# %% [markdown]
+# ## Why: scores move, the threshold does not
+
+# %%
 figures = {name: plot_scores({f"{name}, clean test": clean[name], f"{name}, shifted test": shifted[name]},
                              thresholds[name]) for name in study.categories}
 _ = [save_figure(fig, study.figure_path(NOTEBOOK, f"{method}_{name}_scores")) for name, fig in figures.items()]
@@ -128,8 +143,6 @@ _ = save_figure(fig, study.figure_path(NOTEBOOK, f"{method}_confusions"))
 # defect?
 
 # %%
-tests = {name: study.split(name, "shift")["test"] for name in study.categories}
-limits = {name: shared_limits(clean[name], shifted[name]) for name in study.categories}
 figures = {name: plot_anomaly_maps(hardest(tests[name], part, thresholds[name], 8, label=0), part, limits[name],
                                    thresholds[name]) for name, part in shifted.items()}
 _ = [save_figure(fig, study.figure_path(NOTEBOOK, f"{method}_{name}_false_alarms")) for name, fig in figures.items()]

@@ -27,7 +27,9 @@ def notebook_environment(threads: int) -> dict[str, str]:
     dropped = ("MPLBACKEND", "SNAKEMAKE_PROFILE")  # would take the figures out, or change Snakemake's options
     kept = {key: value for key, value in os.environ.items() if key not in dropped}
     fixed = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
-    return {**kept, **fixed, "JUPYTER_PREFER_ENV_PATH": "1", "TQDM_DISABLE": "1"}
+    # Some package imports tqdm.auto, which warns that there are no widgets, with the path of this machine.
+    quiet = ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), "ignore:IProgress not found")))
+    return {**kept, **fixed, "PYTHONWARNINGS": quiet, "JUPYTER_PREFER_ENV_PATH": "1", "TQDM_DISABLE": "1"}
 
 
 @contextlib.contextmanager

@@ -42,7 +42,7 @@ from nbhelpers.models.distances import (
     direct_distances,
     full_float32_precision,
     mean_row,
-    scratch,
+    single_threaded,
 )
 
 POOL_SIZE = 512  # points that compete for the next picks
@@ -72,9 +72,12 @@ class _MinDistances:
     ``value[i]`` counts in the first ``seen[i]`` picks; picked points hold -1, so they are never picked again.
     """
 
-    def __init__(self, features: Tensor, start: int, n_select: int, memory_budget_mb: float | None) -> None:
+    def __init__(
+        self, features: Tensor, start: int, n_select: int, memory_budget_mb: float | None, n_threads: int
+    ) -> None:
         self.features = features
-        self.buffer = scratch(n_select, features.device, memory_budget_mb)
+        self.memory_budget_mb = memory_budget_mb
+        self.n_threads = n_threads if features.device.type == "cpu" else 1
         self.origin = mean_row(features)
         self.picks = torch.full((n_select,), start, device=features.device)
         self.count = 1
@@ -97,8 +100,9 @@ class _MinDistances:
         for first in seen.unique().tolist():
             missed = self.features.index_select(0, self.picks[first : self.count])
             group = moving[seen == first]
-            centres = Centres(missed, self.origin, self.buffer)
-            for place, _, distance in centres.near_pairs(self.features, group, self.value[group]):
+            centres = Centres(missed, self.origin, self.memory_budget_mb)
+            known = self.value[group]
+            for place, _, distance in centres.near_pairs(self.features, group, known, self.n_threads):
                 self.value.scatter_reduce_(0, group[place], distance, "amin")
         self.seen[rows] = self.count
 
@@ -180,8 +184,8 @@ def greedy_coreset(
     features = features.contiguous()  # so that the rows of every block are summed alike
     hidden = {} if progress else {"disable": True}  # an explicit False would overrule TQDM_DISABLE
     bar = tqdm(total=n_select, desc="coreset", unit="pick", initial=1, **hidden)
-    with full_float32_precision(), bar:
-        state = _MinDistances(features, start, n_select, memory_budget_mb)
+    with full_float32_precision(), single_threaded() as n_threads, bar:
+        state = _MinDistances(features, start, n_select, memory_budget_mb, n_threads)
         while state.count < n_select:
             pool, level, last = state.make_pool(min(POOL_SIZE, n_points))
             values = state.value[pool]

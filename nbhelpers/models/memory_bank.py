@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nbhelpers.models.distances import Centres, check_features, mean_row, scratch
+from nbhelpers.models.distances import Centres, check_features, mean_row
 
 
 class MemoryBank:
@@ -25,8 +25,7 @@ class MemoryBank:
     def __init__(self, features: Tensor) -> None:
         check_features(features)
         self.features = features.contiguous()
-        buffer = scratch(len(features), features.device)
-        self._centres = Centres(self.features, mean_row(self.features), buffer)
+        self._centres = Centres(self.features, mean_row(self.features))
 
     def __len__(self) -> int:
         return len(self.features)
@@ -40,8 +39,8 @@ class MemoryBank:
     ) -> Tensor:
         """How much a patch's distance counts, by the neighbourhood of its nearest bank feature m* (eq. 7).
 
-        ``1 - exp(|p - m*|) / sum of exp(|p - m|)`` over the ``num_neighbors`` bank features m nearest to m*, m*
-        itself among them: near 1 where m* lies alone (a rare normal), smaller where m* lies amid others.
+        ``1 - exp(|p - m*|) / sum of exp(|p - m|)`` over the ``num_neighbors`` bank features m nearest to m*,
+        m* itself among them: near 1 where these are far from the patch, smaller where m* lies amid others.
 
         Args:
             patches: ``(B, D)``.

@@ -1,8 +1,8 @@
 """PatchCore: a coreset of normal patch features, and the distance to it as anomaly score.
 
 Source: Roth et al., "Towards Total Recall in Industrial Anomaly Detection", CVPR 2022, written from the
-paper: locally aware patch features, greedy coreset (exact, see `coreset`), nearest neighbour in plain Euclidean
-units (`memory_bank`), image score re-weighted by eq. 7.
+paper: locally aware patch features, greedy coreset (exact, see `coreset`), nearest neighbour in plain
+Euclidean units (`memory_bank`), image score re-weighted by eq. 7.
 """
 
 from __future__ import annotations
@@ -209,8 +209,8 @@ class PatchCore:
         bank = self._fitted()
         if features.shape[-1] != bank.features.shape[1]:
             raise ModelError(
-                f"PatchCore: expected patch features of {bank.features.shape[1]} numbers like the memory bank, "
-                f"found {features.shape[-1]}; use the backbone and layers it was fitted with"
+                f"PatchCore: expected patch features of {bank.features.shape[1]} numbers like the memory "
+                f"bank, found {features.shape[-1]}; use the backbone and layers it was fitted with"
             )
         distance, index = bank.nearest(features.flatten(0, 2))
         patch_scores = distance.view(len(features), -1)
@@ -279,8 +279,8 @@ class PatchCore:
         bank, width = tensors["memory_bank"], sum(backbone.channels.values())
         if bank.ndim != 2 or bank.shape[1] != width:
             raise ModelError(
-                f"{path}: expected a memory bank (M, {width}) as its backbone gives, found {tuple(bank.shape)}; "
-                "fit it again"
+                f"{path}: expected a memory bank (M, {width}) as its backbone gives, found "
+                f"{tuple(bank.shape)}; fit it again"
             )
         model = cls(backbone, device=device, loader=stored["loader"], **stored["settings"])
         model.bank, model.stats = MemoryBank(bank), stored["stats"]

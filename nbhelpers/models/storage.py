@@ -66,11 +66,11 @@ def load_detector(
         settings = json.loads((path / SETTINGS_FILE).read_text(encoding="utf-8"))
         tensors = load_file(path / TENSORS_FILE, device=str(device))
     except (ValueError, SafetensorError) as error:  # bad JSON and bad UTF-8 are ValueErrors
-        raise ModelError(f"{path}: the stored detector is damaged ({error}); remove it and fit again") from error
+        raise ModelError(f"{path}: damaged detector ({error}); remove it and fit it again") from error
     found = settings.get("kind") if isinstance(settings, dict) else None
     if found != kind:
         raise ModelError(f"{path}: expected a stored '{kind}', found '{found}'; fit it again")
     missing = [key for key in keys if key not in settings and key not in tensors]
     if missing:
-        raise ModelError(f"{path}: the stored detector lacks {', '.join(missing)}; remove it and fit again")
+        raise ModelError(f"{path}: detector lacks {', '.join(missing)}; remove it and fit it again")
     return tensors, settings

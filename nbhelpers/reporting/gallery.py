@@ -144,3 +144,20 @@ def plot_memory_bank(points: np.ndarray, chosen: np.ndarray) -> Figure:
     axis.set(xlabel="first principal component", ylabel="second principal component")
     axis.legend(fontsize=8)
     return figure
+
+
+def plot_worlds(columns: Sequence[tuple[Sample, Predictions, Sample, Predictions, tuple[float, float]]]) -> Figure:
+    """Each column one image: clean, its anomaly map, its shifted twin, that one's map.
+
+    Args:
+        columns: Clean sample and the predictions that hold it, shifted twin and its predictions, colour limits.
+    """
+    figure, axes = _grid(4, len(columns))
+    for column, (clean, clean_predictions, shifted, shifted_predictions, limits) in enumerate(columns):
+        for row, sample, predictions in ((0, clean, clean_predictions), (2, shifted, shifted_predictions)):
+            anomaly_map = predictions.anomaly_maps[predictions.ids.index(sample.id)]
+            image, mask = load_thumbnail(sample)
+            title = f"{sample.category}: {sample.defect_type}" if row == 0 else "shifted"
+            _show(axes[row, column], image, mask, title)
+            axes[row + 1, column].imshow(anomaly_map, cmap=MAP_COLORS, vmin=limits[0], vmax=limits[1])
+    return figure

@@ -15,7 +15,7 @@ from nbhelpers.settings import GroupRule
 pytestmark = pytest.mark.hygiene
 MAX_LINES = 300
 MEGABYTE = 1_000_000
-MADE = {".git", ".venv", "data", "outputs", ".pytest_cache", ".ruff_cache", "__pycache__", ".ipynb_checkpoints"}
+MADE = {".git", ".venv", "data", "outputs", ".pytest_cache", ".ruff_cache"}  # folders of the root
 PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve"}
 # Written so that this file does not match itself.
 ABSOLUTE = re.compile(r"(?<![\w.~/-])/(?:home|Users|root|work|farm|tmp|mnt|opt)/\w|[A-Z]:\\\\?Users")
@@ -34,7 +34,8 @@ def files() -> tuple[Path, ...]:
     if listed.returncode == 0:
         paths = [ROOT / name for name in listed.stdout.split("\0") if name]
     else:
-        paths = [path for path in ROOT.rglob("*") if not MADE & set(path.relative_to(ROOT).parts)]
+        paths = [path for path in ROOT.rglob("*") if path.relative_to(ROOT).parts[0] not in MADE]
+        paths = [path for path in paths if not {"__pycache__", ".ipynb_checkpoints"} & set(path.parts)]
     return tuple(sorted(path for path in paths if path.is_file()))
 
 

@@ -32,7 +32,7 @@ def config():
 @pytest.fixture(scope="module")
 def first(workspace):
     """The run that makes everything, in the workspace that nbval uses after it."""
-    return run(workspace)
+    return run(workspace, "--jobs", "2")
 
 
 @pytest.fixture(scope="module")

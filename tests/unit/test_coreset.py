@@ -23,7 +23,7 @@ def brute_force(features: torch.Tensor, n_select: int, start: int) -> list[int]:
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Many small operations: threads would only wait for each other."""
+    """Many small operations in the plain loop: threads would only wait for each other."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -40,11 +40,15 @@ def blobs(n: int, dim: int, seed: int, n_blobs: int = 20, spread: float = 0.2) -
     return centres[torch.randint(n_blobs, (n,), generator=g)] + spread * torch.randn(n, dim, generator=g)
 
 
-@pytest.fixture(params=[(512, 16, 8192), (7, 3, 50)], ids=["as shipped", "tiny pools and blocks"])
+@pytest.fixture(params=[(512, 16, 8192, 1), (7, 3, 50, 3)], ids=["as shipped", "tiny pools and blocks"])
 def knobs(request, monkeypatch):
-    """Pools, bursts and blocks are speed settings: no value of them may change a pick."""
-    for name, value in zip(("POOL_SIZE", "BURST", "BLOCK_ROWS"), request.param, strict=True):
+    """Pools, bursts, blocks and threads are speed settings: no value of them may change a pick."""
+    *sizes, n_threads = request.param
+    for name, value in zip(("POOL_SIZE", "BURST", "BLOCK_ROWS"), sizes, strict=True):
         monkeypatch.setattr(coreset, name, value)
+    torch.set_num_threads(n_threads)
+    yield
+    assert torch.get_num_threads() == n_threads
 
 
 def hard_cases() -> dict[str, tuple[torch.Tensor, int]]:
@@ -79,7 +83,7 @@ def hard_cases() -> dict[str, tuple[torch.Tensor, int]]:
 def test_hard_case_has_the_picks_of_the_plain_loop(case, knobs):
     features, n_select = hard_cases()[case]
     start = len(features) // 3
-    picks = greedy_coreset(features, n_select, start=start, progress=False)
+    picks = greedy_coreset(features, n_select, start=start, memory_budget_mb=0.1, progress=False)
     assert picks.tolist() == brute_force(features, n_select, start)
 
 
