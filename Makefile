@@ -45,8 +45,8 @@ sync: .venv/.installed
 
 clean:
 	@for entry in outputs/*; do case $$entry in outputs/README.md) ;; *) rm -rf "$$entry" ;; esac; done
-	@rm -rf data/shifted data/processed data/raw/synthetic data/raw/synthetic.meta.json
-	@rm -rf data/raw/.synthetic.lock data/raw/.tmp-*-synthetic .pytest_cache .ruff_cache .coverage
+	@rm -rf data/shifted data/processed data/raw/synthetic
+	@rm -rf data/raw/.synthetic.lock .pytest_cache .ruff_cache .coverage
 	@find nbhelpers scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.installed: requirements.txt

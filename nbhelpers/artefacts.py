@@ -17,7 +17,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -167,13 +168,7 @@ def ask(path: Path, recipe: Mapping[str, Any], make: Callable[[Path], None], loa
         ResourceError: it cannot be written (permission, disk full).
     """
     path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path.with_name(f".{path.name}.lock"))
-        lock.acquire()
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    try:
+    with locked(path):
         if not is_current(path, recipe):
             for left_over in path.parent.glob(f".tmp-*-{path.name}"):  # of a killed run: we hold the lock
                 remove(left_over)
@@ -195,6 +190,23 @@ def ask(path: Path, recipe: Mapping[str, Any], make: Callable[[Path], None], loa
                 remove(temporary)
             write_json(sidecar(path), meta)
         return load(path)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of what is written at ``path``; the system lets go of it when the process ends or is killed.
+
+    Raises:
+        ResourceError: the folder cannot be made or written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path.with_name(f".{path.name}.lock"))
+        lock.acquire()
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    try:
+        yield
     finally:
         lock.release()
 

@@ -27,7 +27,7 @@ from nbhelpers.models.detector import Detector, Predictions
 from nbhelpers.runtime import pick_device, set_seed
 
 #: Raised by one when the code of a kind changes what it makes, so that older files are made again.
-VERSIONS = {"synthetic": 1, "split": 1, "shifted": 1, "detector": 1, "predictions": 1, "evaluation": 1,
+VERSIONS = {"split": 1, "shifted": 1, "detector": 1, "predictions": 1, "evaluation": 1,
             "sweep": 1}
 
 
@@ -58,15 +58,15 @@ class Study:
 
     @cached_property
     def data_root(self) -> Path:
-        """The folder of categories; the synthetic set is drawn here at first use."""
-        config, root = self.config, self.config.data_root
-        if config.data.source == "synthetic":
-            sizes = config.data.synthetic.model_dump()
-            recipe = self.recipe("synthetic", categories=list(config.data.categories), sizes=sizes)
-            artefacts.ask(
-                root, recipe, lambda path: make_synthetic(path, config.data.categories, seed=config.seed, **sizes),
-                lambda path: path,
-            )
+        """The folder of categories; the synthetic set is drawn here at first use.
+
+        Raises:
+            DataError: the synthetic set would take the place of images that this study did not draw.
+        """
+        data, root = self.config.data, self.config.data_root
+        if data.source == "synthetic":
+            with artefacts.locked(root):
+                make_synthetic(root, data.categories, seed=self.config.seed, **data.synthetic.model_dump())
         return root
 
     @cached_property

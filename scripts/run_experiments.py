@@ -84,9 +84,10 @@ def report_errors(errors: dict[str, str], folder: RunFolder) -> int:
         print(f"  {name.replace('__', ' ')}\n    {error}", file=sys.stderr)
         if folder.failed(name).is_file():
             print(f"    executed copy: {_shown(folder.failed(name))}", file=sys.stderr)
+        if folder.log(name).is_file():
+            print(f"    log: {_shown(folder.log(name))}", file=sys.stderr)
         if not error.startswith("not run"):
             broken.append(error)
-            print(f"    log: {_shown(folder.log(name))}", file=sys.stderr)
     mendable = {error.__name__ for error in StudyError.__subclasses__()}
     return 2 if all(error.split(":")[0] in mendable for error in broken) else 1
 
@@ -152,7 +153,7 @@ def run_study(options: argparse.Namespace) -> int:
     start = time.perf_counter()
     overrides = parse_settings(options.set)
     if options.data_root:
-        overrides["data.root"] = str(options.data_root.expanduser().resolve())
+        overrides |= {"data.root": str(options.data_root.expanduser().resolve()), "data.source": "folder"}
     if options.categories:
         names = (name.strip() for name in options.categories.split(","))
         overrides["data.categories"] = [name for name in names if name]

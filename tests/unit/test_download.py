@@ -3,10 +3,10 @@
 from pathlib import Path
 from urllib.error import URLError
 
-import download_dataset
-import generate_all_splits
 import pytest
 
+import download_dataset
+import generate_all_splits
 from nbhelpers.data import download
 from nbhelpers.data.synthetic import make_synthetic
 from nbhelpers.errors import DataError, ResourceError

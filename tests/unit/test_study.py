@@ -98,6 +98,15 @@ def test_changed_images_change_the_split_and_what_follows(tmp_path):
         _ = folder.splits
 
 
+def test_images_that_were_not_drawn_here_are_never_replaced(tmp_path):
+    mine = tmp_path / "data" / "raw" / "synthetic" / "carpet" / "train" / "good"
+    mine.mkdir(parents=True)
+    (mine / "precious.png").write_bytes(b"mine")
+    with pytest.raises(DataError, match="expected no folder.*carpet"):
+        _ = open_study("tiny", {**SMALL, "workspace": str(tmp_path)}).data_root
+    assert (mine / "precious.png").read_bytes() == b"mine"
+
+
 def test_raw_data_is_never_modified(small):
     before = {p: p.read_bytes() for p in small.data_root.rglob("*.png")}
     for category in small.categories:
