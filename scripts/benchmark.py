@@ -1,0 +1,223 @@
+"""Speed and memory against anomalib, in one run on one machine: a ratio to a named peer, never a bare time.
+
+    python scripts/benchmark.py coreset                                        # synthetic features, 133280 x 152
+    python scripts/benchmark.py coreset --data-root DIR --category mvtec_bottle  # features of real images
+    python scripts/benchmark.py patchcore --data-root DIR --categories a,b     # fit, predict, memory, accuracy
+
+Each side of ``patchcore`` runs in a process of its own, so that peak memory is its own. Results are printed and
+written to outputs/benchmark/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported: bars cost the side that draws them
+
+from nbhelpers.artefacts import peak_memory_mb, provenance, write_json  # noqa: E402  (run from the clone)
+from nbhelpers.data.images import make_loader  # noqa: E402
+from nbhelpers.data.layout import Sample, scan_category  # noqa: E402
+from nbhelpers.errors import DataError, ModelError, StudyError  # noqa: E402
+from nbhelpers.evaluation.metrics import pixel_metrics  # noqa: E402
+from nbhelpers.models.backbones import Backbone  # noqa: E402
+from nbhelpers.models.coreset import coreset_size, greedy_coreset  # noqa: E402
+from nbhelpers.models.patchcore import PatchCore  # noqa: E402
+
+LAYERS = ("blocks.2", "blocks.4")
+SHOWN = ("image_auroc", "image_ap", "pixel_auroc", "aupro", "bank", "fit_s", "predict_ms", "peak_mb")
+
+
+def make_backbone() -> Backbone:
+    """EfficientNet-Lite0 with its packaged weights: the one that needs no download."""
+    return Backbone("tf_efficientnet_lite0", LAYERS, "packaged")
+
+
+def timed(work: Callable[[], Any], device: str) -> tuple[Any, float]:
+    """Result and seconds; a GPU is waited for."""
+    begin = time.perf_counter()
+    result = work()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return result, time.perf_counter() - begin
+
+
+def mixture(n_points: int, dim: int, seed: int) -> torch.Tensor:
+    """Features like a network's, ``(N, D)`` float32: clusters of unequal size and spread, non-negative."""
+    rng = np.random.default_rng(seed)
+    centres = rng.gamma(1.0, 1.0, (60, dim)).astype(np.float32)
+    member = rng.choice(60, n_points, p=rng.dirichlet(np.ones(60)))
+    spread = rng.gamma(2.0, 0.2, 60).astype(np.float32)[member, None]
+    noise = rng.standard_normal((n_points, dim), dtype=np.float32)
+    return torch.from_numpy(np.maximum(centres[member] + spread * noise, 0))
+
+
+def load_features(options: argparse.Namespace) -> torch.Tensor:
+    """The features that are asked for, on the device."""
+    if options.data_root is None:
+        return mixture(options.n, options.dim, options.seed).to(options.device)
+    samples = [s for s in scan_category(options.data_root, options.category) if not s.label]
+    features = PatchCore(make_backbone(), device=options.device).patch_features(samples)
+    if len(features) < options.n:
+        raise DataError(f"{options.category}: expected {options.n} patches, found {len(features)}; give a smaller --n")
+    return features[: options.n].contiguous()
+
+
+def covering_radius(features: torch.Tensor, picks: torch.Tensor) -> float:
+    """Largest distance of a point to its nearest pick."""
+    chosen = features[picks]
+    return max(float(torch.cdist(part, chosen).amin(dim=1).amax()) for part in features.split(2048))
+
+
+def peer_coreset(features: torch.Tensor, ratio: float, start: int, project: bool) -> torch.Tensor:
+    """anomalib's picks from a given start, with its random projection or without."""
+    from anomalib.models.components.sampling import KCenterGreedy
+
+    sampler = KCenterGreedy(features, ratio)
+    if not project:
+        sampler.model.fit = lambda _: None
+        sampler.model.transform = lambda embedding: embedding
+    randint, torch.randint = torch.randint, lambda **_: torch.tensor([start], device=features.device)
+    try:  # its first pick comes from the global generator: give it ours
+        return torch.tensor(sampler.select_coreset_idxs(), device=features.device)
+    finally:
+        torch.randint = randint
+
+
+def run_coreset(options: argparse.Namespace) -> pd.DataFrame:
+    """Ours, then anomalib's without and with its projection, on the same features from the same start."""
+    import anomalib.models.components.sampling  # noqa: F401  (its import is not what is timed)
+
+    features = load_features(options)
+    count, start = coreset_size(len(features), options.ratio), options.seed % len(features)
+    runs = {"ours": lambda: greedy_coreset(features, count, start=start, progress=False)}
+    if not options.skip_peer:
+        runs["anomalib, no projection"] = lambda: peer_coreset(features, options.ratio, start, False)
+        runs["anomalib, as shipped"] = lambda: peer_coreset(features, options.ratio, start, True)
+    rows, ours = [], None
+    for name, work in runs.items():
+        picks, seconds = timed(work, options.device)
+        ours = picks if ours is None else ours
+        rows.append({
+            "side": name, "points": len(features), "dim": features.shape[1], "picks": len(picks),
+            "seconds": round(seconds, 2), "ratio": round(seconds / rows[0]["seconds"], 1) if rows else 1.0,
+            "same picks": bool(torch.equal(picks, ours)), "radius": round(covering_radius(features, picks), 4),
+        })
+    return pd.DataFrame(rows)
+
+
+def run_ours(train: list[Sample], test: list[Sample], options: argparse.Namespace) -> dict[str, Any]:
+    """Fit and predict with this study's PatchCore."""
+    model = PatchCore(make_backbone(), coreset_ratio=options.ratio, device=options.device)
+    _, fit = timed(lambda: model.fit(train), options.device)
+    predictions, predict = timed(lambda: model.predict(test), options.device)
+    bank = len(model.memory_bank)
+    return measure(predictions.image_scores, predictions.anomaly_maps, predictions, bank, fit, predict)
+
+
+def run_peer(train: list[Sample], test: list[Sample], options: argparse.Namespace) -> dict[str, Any]:
+    """Fit and predict with anomalib's PatchcoreModel on the same images, network, layers and ratio."""
+    from anomalib.models.image.patchcore.torch_model import PatchcoreModel
+
+    model = PatchcoreModel(layers=LAYERS, backbone="tf_efficientnet_lite0", pre_trained=False)
+    model.feature_extractor = make_backbone()
+    model.to(options.device)
+
+    def fit() -> None:
+        model.train()
+        for batch in make_loader(train, 224):
+            model(batch.images.to(options.device))
+        model.subsample_embedding(options.ratio)
+        model.eval()
+
+    def predict() -> tuple[np.ndarray, np.ndarray]:
+        out = [model(batch.images.to(options.device)) for batch in make_loader(test, 224)]
+        scores, maps = (torch.cat([getattr(o, k) for o in out]).cpu().numpy() for k in ("pred_score", "anomaly_map"))
+        return scores, maps[:, 0]
+
+    torch.manual_seed(options.seed)
+    _, fit_seconds = timed(fit, options.device)
+    (scores, maps), predict_seconds = timed(predict, options.device)
+    return measure(scores, maps, test, len(model.memory_bank), fit_seconds, predict_seconds)
+
+
+def measure(scores: np.ndarray, maps: np.ndarray, truth: Any, bank: int, fit: float, predict: float) -> dict[str, Any]:
+    """One row; memory is read before the metrics take theirs."""
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    row = {"bank": bank, "fit_s": fit, "predict_ms": 1000 * predict / len(scores), "peak_mb": peak_memory_mb()}
+    if isinstance(truth, list):  # samples: read their masks as ours were read
+        batches = list(make_loader(truth, maps.shape[1]))
+        masks, labels = (torch.cat([getattr(b, k) for b in batches]).numpy() for k in ("masks", "labels"))
+    else:
+        masks, labels = truth.masks, truth.labels
+    row |= {"image_auroc": roc_auc_score(labels, scores), "image_ap": average_precision_score(labels, scores)}
+    return {k: float(v) for k, v in (row | pixel_metrics(maps, masks)).items()}
+
+
+def run_patchcore(options: argparse.Namespace) -> pd.DataFrame:
+    """Both sides of every category, each in its own process."""
+    sides = ["ours"] if options.skip_peer else ["ours", "anomalib"]
+    rows = []
+    for category in options.categories.split(","):
+        for side in sides:
+            command = [sys.executable, __file__, "side", "--data-root", str(options.data_root), "--category", category,
+                       "--side", side, "--ratio", str(options.ratio), "--device", options.device]
+            result = subprocess.run(command, capture_output=True, text=True, check=False)
+            if result.returncode:
+                last = (result.stderr.strip().splitlines() or ["no message"])[-1]
+                raise ModelError(f"{side} on {category} stopped with exit code {result.returncode}: {last}")
+            row = json.loads(result.stdout.strip().splitlines()[-1])
+            rows.append({"category": category, "side": side, **{name: round(row[name], 3) for name in SHOWN}})
+    return pd.DataFrame(rows)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("coreset", "patchcore", "side"), help="'side' is for patchcore's own use")
+    parser.add_argument("--data-root", type=Path, help="folder of categories in MVTec AD layout")
+    parser.add_argument("--category", default="", help="coreset: whose features")
+    parser.add_argument("--categories", default="", help="patchcore: comma-separated")
+    parser.add_argument("--n", type=int, default=133280, help="coreset: how many points")
+    parser.add_argument("--dim", type=int, default=152, help="coreset: numbers a point, synthetic features only")
+    parser.add_argument("--ratio", type=float, default=0.05, help="share that is kept")
+    parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--skip-peer", action="store_true", help="ours alone")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--side", choices=("ours", "anomalib"), default="ours", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    try:
+        if options.what != "coreset" and options.data_root is None:
+            raise DataError(f"{options.what}: expected --data-root, a folder in MVTec AD layout, found none")
+        if options.what == "side":
+            samples = scan_category(options.data_root, options.category)
+            parts = [[s for s in samples if s.source == source] for source in ("train", "test")]
+            print(json.dumps((run_ours if options.side == "ours" else run_peer)(*parts, options)))
+            return 0
+        table = run_coreset(options) if options.what == "coreset" else run_patchcore(options)
+        print(table.to_string(index=False))
+        facts = provenance(options.device, 0.0) | {"threads": torch.get_num_threads()}
+        path = ROOT / "outputs" / "benchmark" / f"{options.what}.json"
+        write_json(path, {"rows": table.to_dict("records"), "provenance": facts})
+    except StudyError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
