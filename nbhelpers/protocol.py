@@ -77,14 +77,17 @@ def _provenance(study: Study, scenario: str) -> dict[str, Any]:
 
 def write_metrics(study: Study) -> pd.DataFrame:
     """``metrics.csv``: all scenarios that are evaluated and still current, whoever evaluated them; returned too."""
-    rows = []
-    for scenario in study.config.scenarios:
-        for method, category in study.cells:
-            path = _cell_path(study, scenario, method, category)
-            if artefacts.is_current(path, _cell_recipe(study, scenario, method, category)):
-                rows += scenarios.to_rows(scenario, method, category, study.config.seed, artefacts.read_json(path))
-    table = scenarios.results_table(rows)
-    tables.write_csv(study.config.output_dir / "results" / "metrics.csv", table)
+    target = study.config.output_dir / "results" / "metrics.csv"
+    with artefacts.locked(target):  # read and written in one go: two notebooks may be at it
+        rows = []
+        for scenario in study.config.scenarios:
+            for method, category in study.cells:
+                path = _cell_path(study, scenario, method, category)
+                if artefacts.is_current(path, _cell_recipe(study, scenario, method, category)):
+                    cell = artefacts.read_json(path)
+                    rows += scenarios.to_rows(scenario, method, category, study.config.seed, cell)
+        table = scenarios.results_table(rows)
+        tables.write_csv(target, table)
     return table
 
 

@@ -26,11 +26,13 @@ from nbhelpers.errors import ConfigError, DataError, ModelError
 from nbhelpers.models.backbones import Backbone
 from nbhelpers.models.coreset import coreset_size, greedy_coreset
 from nbhelpers.models.detector import Predictions
+from nbhelpers.models.distances import map_blocks, single_threaded
 from nbhelpers.models.memory_bank import MemoryBank
 from nbhelpers.models.resources import require_memory
 from nbhelpers.models.storage import load_detector, save_detector
 
 KIND = "patchcore 1, euclidean distances"
+IMAGES_AT_ONCE = 4  # in one thread of a CPU: more need more memory and are no faster
 AGGREGATIONS = ("max", "mean", "topk")
 SETTINGS = (
     "image_size", "coreset_ratio", "num_neighbors", "reweight", "aggregation", "topk_percentile",
@@ -102,14 +104,21 @@ class PatchCore:
 
     # -- features -----------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def extract(self, images: Tensor) -> Tensor:
         """Locally aware patch features of ``(B, 3, H, W)`` images, ``(B, h, w, D)``.
 
         Each layer's map is averaged over 3x3 cells (zeros beyond the border) and brought to the grid of the
         finest layer.
         """
-        maps = self.backbone(images.to(self.device)).values()
+        if self.device.type != "cpu" or len(images) == 1:
+            return self._extract(images.to(self.device))
+        with single_threaded() as n_threads:
+            parts = images.split(min(IMAGES_AT_ONCE, -(-len(images) // n_threads)))
+            return torch.cat(list(map_blocks(self._extract, parts, n_threads)))
+
+    @torch.no_grad()
+    def _extract(self, images: Tensor) -> Tensor:
+        maps = self.backbone(images).values()
         maps = [F.avg_pool2d(m, 3, stride=1, padding=1) for m in maps]
         grid = max((m.shape[-2:] for m in maps), key=math.prod)
         maps = [m if m.shape[-2:] == grid else F.interpolate(m, size=grid, mode="bilinear") for m in maps]

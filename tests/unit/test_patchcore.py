@@ -1,0 +1,294 @@
+"""PatchCore: the paper's formulas by hand, anomalib's scores on the same bank, and a whole detector."""
+
+import json
+import math
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from nbhelpers.data.layout import Sample
+from nbhelpers.errors import ConfigError, DataError, ModelError, ResourceError
+from nbhelpers.models import resources
+from nbhelpers.models.backbones import Backbone
+from nbhelpers.models.detector import Detector
+from nbhelpers.models.memory_bank import MemoryBank
+from nbhelpers.models.patchcore import PatchCore
+
+LITE, LAYERS = "tf_efficientnet_lite0", ["blocks.1", "blocks.2"]
+
+
+def rng(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+class GivenMaps(nn.Module):
+    """A backbone that answers with maps made beforehand."""
+
+    def __init__(self, *maps: torch.Tensor) -> None:
+        super().__init__()
+        self.maps = maps
+
+    def forward(self, images):
+        return {str(i): m for i, m in enumerate(self.maps)}
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return Backbone(LITE, LAYERS)
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory):
+    """Noisy grey images, eight good ones for training; two good and two with a bright square for testing."""
+    root, draw = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
+    made = {"train": [], "test": []}
+    for part, defect_type, count in (("train", "good", 8), ("test", "good", 2), ("test", "spot", 2)):
+        for i in range(count):
+            image = draw.normal(110, 12, (80, 72, 3)).clip(0, 255).astype(np.uint8)
+            mask = np.zeros((80, 72), np.uint8)
+            if defect_type == "spot":
+                image[20:44, 12:36] = 250
+                mask[20:44, 12:36] = 255
+            path, mask_path = root / f"{part}_{defect_type}_{i}.png", root / f"{defect_type}_{i}_mask.png"
+            cv2.imwrite(str(path), image)
+            cv2.imwrite(str(mask_path), mask)
+            truth = mask_path if defect_type == "spot" else None
+            made[part].append(Sample(f"c/{part}/{defect_type}/{i}.png", path, truth, "c", defect_type))
+    return made
+
+
+@pytest.fixture(scope="module")
+def fitted(backbone, samples):
+    return PatchCore(backbone, image_size=64, coreset_ratio=0.25).fit(samples["train"])
+
+
+def with_bank(bank: torch.Tensor, **settings) -> PatchCore:
+    model = PatchCore(GivenMaps(), **settings)
+    model.bank = MemoryBank(bank)
+    return model
+
+
+# -- features -----------------------------------------------------------------------------------------
+
+
+def test_locally_aware_features_by_hand():
+    fine = torch.arange(25.0).view(1, 1, 5, 5)
+    coarse = torch.tensor([[10.0]]).view(1, 1, 1, 1)
+    features = PatchCore(GivenMaps(coarse, fine)).extract(torch.zeros(1, 3, 8, 8))
+    assert features.shape == (1, 5, 5, 2)  # the finest grid, channels in the layers' order
+    torch.testing.assert_close(features[0, :, :, 0], torch.full((5, 5), 10 / 9))  # one cell, eight zeros
+    assert features[0, 2, 2, 1] == (6 + 7 + 8 + 11 + 12 + 13 + 16 + 17 + 18) / 9
+    assert features[0, 0, 0, 1] == pytest.approx((0 + 1 + 5 + 6) / 9)  # zeros beyond the border
+    assert features[0, 4, 2, 1] == pytest.approx((16 + 17 + 18 + 21 + 22 + 23) / 9)
+
+
+def test_features_are_anomalib_s(backbone):
+    from anomalib.models.image.patchcore.torch_model import PatchcoreModel
+
+    peer = PatchcoreModel(layers=LAYERS, backbone=LITE, pre_trained=False)
+    peer.feature_extractor = backbone
+    images = torch.randn(3, 3, 64, 96, generator=rng(0))
+    theirs = peer.train()(images)
+    ours = PatchCore(backbone).extract(images).flatten(0, 2)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+# -- scores -------------------------------------------------------------------------------------------
+
+
+def test_scores_by_hand():
+    bank = torch.tensor([[0.0, 0.0], [0.0, 1.0], [0.0, 2.0], [30.0, 0.0]])
+    features = torch.tensor([[3.0, 0.0], [0.0, 1.5], [0.0, 0.0], [1.0, 2.0]]).view(1, 2, 2, 2)
+    patches, score = with_bank(bank, num_neighbors=3).score_features(features)
+    assert patches.flatten().tolist() == [3.0, 0.5, 0.0, 1.0]  # Euclidean, not squared
+    # arg-max patch (3, 0), m* = (0, 0), its 3 nearest in the bank: itself, (0, 1), (0, 2)
+    distances = [3.0, math.sqrt(10), math.sqrt(13)]
+    weight = 1 - math.exp(3) / sum(math.exp(d) for d in distances)
+    assert score.item() == pytest.approx(3 * weight, rel=1e-6)
+    plain = with_bank(bank, num_neighbors=3, reweight=False).score_features(features)[1]
+    assert plain.item() == 3.0
+    assert with_bank(bank, num_neighbors=1).score_features(features)[1].item() == 3.0
+
+
+def test_aggregations_differ_as_documented():
+    bank = torch.zeros(2, 1)
+    features = torch.arange(100.0).view(1, 10, 10, 1)
+    score = {
+        name: with_bank(bank, aggregation=name, reweight=False).score_features(features)[1].item()
+        for name in ("max", "mean", "topk")
+    }
+    assert score == {"max": 99.0, "mean": 49.5, "topk": 97.0}  # the highest 5 % are 95 to 99
+    half = with_bank(bank, aggregation="topk", topk_percentile=0.5)
+    assert half.score_features(features)[1].item() == 74.5
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 100.0])
+def test_scores_are_anomalib_s_on_the_same_bank(scale):
+    """Patch scores, image scores and smoothed maps, also where exp(distance) would overflow."""
+    from anomalib.models.image.patchcore.anomaly_map import AnomalyMapGenerator
+    from anomalib.models.image.patchcore.torch_model import PatchcoreModel
+
+    bank = scale * torch.randn(300, 24, generator=rng(1))
+    features = scale * torch.randn(5, 7, 7, 24, generator=rng(2))
+    model = with_bank(bank, image_size=64)
+    patches, scores = model.score_features(features)
+    peer = PatchcoreModel(layers=["layer1"], backbone="resnet18", pre_trained=False)
+    peer.memory_bank = bank
+    embedding = features.flatten(0, 2)
+    their_patches, where = (t.view(5, -1) for t in peer.nearest_neighbors(embedding, n_neighbors=1))
+    their_scores = peer.compute_anomaly_score(their_patches, where, embedding)
+    torch.testing.assert_close(patches.flatten(1), their_patches, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(scores, their_scores, rtol=1e-5, atol=1e-4)
+    assert scores.isfinite().all()
+    enlarged = nn.functional.interpolate(their_patches.view(5, 1, 7, 7), size=(64, 64), mode="bilinear")
+    their_maps = AnomalyMapGenerator(sigma=4)(enlarged)[:, 0]
+    np.testing.assert_allclose(model.anomaly_maps(patches), their_maps, rtol=1e-5, atol=1e-4)
+
+
+def test_weight_falls_where_the_bank_is_dense():
+    patch, index = torch.tensor([[2.0, 0.0]]), torch.tensor([0])
+    alone = MemoryBank(torch.tensor([[0.0, 0.0], [-9.0, 0.0], [-9.0, 1.0]]))
+    amid = MemoryBank(torch.tensor([[0.0, 0.0], [-0.1, 0.0], [0.0, -0.1]]))
+    distance = torch.tensor([2.0])
+    assert alone.density_weight(patch, distance, index, 3) > 0.99
+    assert 0.6 < amid.density_weight(patch, distance, index, 3) < 0.7
+    assert amid.density_weight(patch, distance, index, 50) == amid.density_weight(patch, distance, index, 3)
+
+
+def test_maps_are_bilinear_and_smoothing_is_explicit():
+    scores = torch.zeros(1, 4, 4)
+    scores[0, 1, 2] = 8.0
+    raw = with_bank(torch.zeros(1, 2), image_size=16, smoothing_sigma=0).anomaly_maps(scores)[0]
+    assert raw.shape == (16, 16) and raw.dtype == np.float32
+    assert np.unravel_index(raw.argmax(), raw.shape) in {(y, x) for y in (5, 6) for x in (9, 10)}
+    assert raw[5, 9] == pytest.approx(8 * 0.875**2)
+    smooth = with_bank(torch.zeros(1, 2), image_size=16, smoothing_sigma=1.5).anomaly_maps(scores)[0]
+    assert smooth.max() < raw.max() and smooth.sum() == pytest.approx(raw.sum(), rel=0.05)
+
+
+# -- fit and predict ----------------------------------------------------------------------------------
+
+
+def test_predictions_are_whole_and_find_the_defect(fitted, samples):
+    assert isinstance(fitted, Detector)
+    predictions = fitted.predict(samples["test"])
+    assert predictions.ids == tuple(s.id for s in samples["test"])
+    assert predictions.labels.tolist() == [0, 0, 1, 1]
+    assert predictions.defect_types == ("good", "good", "spot", "spot")
+    assert predictions.pixel_valid.all()
+    assert predictions.image_scores[2:].min() > predictions.image_scores[:2].max()
+    for i in (2, 3):
+        peak = np.unravel_index(predictions.anomaly_maps[i].argmax(), (64, 64))
+        assert predictions.masks[i][peak] == 1
+
+
+def test_an_image_s_score_does_not_depend_on_the_others(fitted, backbone, samples):
+    together = fitted.predict(samples["test"])
+    for order in ([2], [3, 0, 2, 1]):
+        other = fitted.predict([samples["test"][i] for i in order])
+        np.testing.assert_allclose(other.image_scores, together.image_scores[order], rtol=1e-5)
+        np.testing.assert_allclose(other.anomaly_maps, together.anomaly_maps[order], rtol=1e-4, atol=1e-4)
+    by_three = PatchCore(backbone, image_size=64, coreset_ratio=0.25, loader={"batch_size": 3})
+    by_three.bank = fitted.bank
+    scores = by_three.predict(samples["test"]).image_scores
+    np.testing.assert_allclose(scores, together.image_scores, rtol=1e-5)
+
+
+def test_a_training_patch_that_is_kept_scores_zero(backbone, samples):
+    model = PatchCore(backbone, image_size=64, coreset_ratio=1.0).fit(samples["train"])
+    features = model.extract(torch.randn(2, 3, 64, 64, generator=rng(0)))
+    model.bank = MemoryBank(features.flatten(0, 2))
+    assert model.score_features(features)[0].eq(0).all()
+
+
+def test_fit_is_repeatable_and_says_what_it_did(fitted, backbone, samples):
+    again = PatchCore(backbone, image_size=64, coreset_ratio=0.25).fit(samples["train"])
+    assert again.memory_bank.equal(fitted.memory_bank)
+    other = PatchCore(backbone, image_size=64, coreset_ratio=0.25, seed=7).fit(samples["train"])
+    assert not other.memory_bank[0].equal(fitted.memory_bank[0])
+    numbers = {key: value for key, value in fitted.stats.items() if not key.startswith("seconds")}
+    assert numbers == {"n_images": 8, "n_patches": 8 * 16 * 16, "dimension": 24 + 40, "bank_size": 512}
+    assert fitted.memory_bank.shape == (512, 64)
+    assert {"seconds_features", "seconds_coreset"} < fitted.stats.keys()
+
+
+def test_labels_that_are_unknown_leave_the_pixel_metrics(fitted, samples, tmp_path):
+    good, spot = samples["test"][0], samples["test"][2]
+    cv2.imwrite(str(tmp_path / "empty.png"), np.zeros((80, 72), np.uint8))
+    no_mask = Sample("c/test/spot/x.png", spot.image, None, "c", "spot")
+    left_the_frame = Sample("c/test/spot/y.png", spot.image, tmp_path / "empty.png", "c", "spot")
+    predictions = fitted.predict([good, spot, no_mask, left_the_frame])
+    assert predictions.pixel_valid.tolist() == [True, True, False, False]
+
+
+def test_bad_input_is_refused(fitted, backbone, samples, tmp_path):
+    with pytest.raises(DataError, match="good images only"):
+        PatchCore(backbone, image_size=64).fit(samples["test"])
+    for ask in (PatchCore(backbone, image_size=64).fit, fitted.predict):
+        with pytest.raises(DataError, match="at least one image"):
+            ask([])
+    with pytest.raises(ModelError, match="call fit or load first"):
+        PatchCore(backbone).predict(samples["test"])
+    with pytest.raises(ModelError, match="of 64 numbers.*found 3"):
+        fitted.score_features(torch.zeros(1, 2, 2, 3))
+    broken = Sample("c/test/good/z.png", tmp_path / "missing.png", None, "c", "good")
+    with pytest.raises(DataError, match="missing.png"):
+        fitted.predict([broken])
+
+
+def test_what_does_not_fit_in_memory_is_refused_before_an_image_is_read(backbone, monkeypatch, tmp_path):
+    monkeypatch.setattr(resources, "available_memory", lambda device: 10**8)
+    unread = [Sample(f"c/train/good/{i}", tmp_path / "none.png", None, "c", "good") for i in range(20_000)]
+    with pytest.raises(ResourceError, match="15680000 patches of 64 numbers.*found 0.10 GB.*coreset_ratio"):
+        PatchCore(backbone, image_size=112).fit(unread)
+
+
+@pytest.mark.parametrize(
+    "setting", [{"coreset_ratio": 0}, {"coreset_ratio": 1.5}, {"num_neighbors": 0}, {"aggregation": "median"},
+                {"topk_percentile": 1.0}, {"smoothing_sigma": -1}],
+)
+def test_settings_out_of_range_are_refused(setting):
+    with pytest.raises(ConfigError, match=f"patchcore {next(iter(setting))}: expected"):
+        PatchCore(GivenMaps(), **setting)
+
+
+# -- save and load ------------------------------------------------------------------------------------
+
+
+def test_round_trip_gives_identical_scores(fitted, backbone, samples, tmp_path):
+    model = PatchCore(backbone, 64, 0.25, num_neighbors=5, aggregation="topk", topk_percentile=0.9,
+                      smoothing_sigma=2, seed=3, loader={"batch_size": 4}).fit(samples["train"])
+    for name, detector in (("default", fitted), ("other", model)):
+        detector.save(tmp_path / name)
+        loaded = PatchCore.load(tmp_path / name)
+        before, after = detector.predict(samples["test"]), loaded.predict(samples["test"])
+        assert np.array_equal(before.image_scores, after.image_scores)
+        assert np.array_equal(before.anomaly_maps, after.anomaly_maps)
+        assert loaded.stats == detector.stats and loaded.loader == detector.loader
+        assert loaded.backbone.fingerprint() == detector.backbone.fingerprint()
+
+
+def test_loading_what_does_not_fit_is_refused(fitted, tmp_path):
+    fitted.save(tmp_path / "m")
+    settings = tmp_path / "m" / "settings.json"
+    good = json.loads(settings.read_text())
+
+    def changed(**changes):
+        settings.write_text(json.dumps({**good, **changes}))
+        return tmp_path / "m"
+
+    with pytest.raises(ModelError, match="fitted with backbone resnet.*fit it again"):
+        PatchCore.load(changed(fingerprint="resnet50|torchvision:IMAGENET1K_V2|layer2"))
+    one_layer = Backbone(LITE, ["blocks.2"])
+    with pytest.raises(ModelError, match=r"expected a memory bank \(M, 40\).*found \(512, 64\)"):
+        PatchCore.load(changed(
+            backbone={**good["backbone"], "layers": ["blocks.2"]}, fingerprint=one_layer.fingerprint()
+        ))
+    with pytest.raises(ModelError, match="expected a stored 'patchcore"):
+        PatchCore.load(changed(kind="padim 1"))
+    with pytest.raises(ModelError, match="no such file"):
+        PatchCore.load(tmp_path / "nothing")
+    PatchCore.load(changed())
