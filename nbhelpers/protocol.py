@@ -13,7 +13,7 @@ from nbhelpers.config import digest
 from nbhelpers.errors import DataError
 from nbhelpers.evaluation import scenarios
 from nbhelpers.evaluation.metrics import image_metrics
-from nbhelpers.evaluation.scenarios import SCENARIOS
+from nbhelpers.evaluation.scenarios import MACRO, SCENARIOS
 from nbhelpers.models.detector import Predictions
 from nbhelpers.reporting import tables
 from nbhelpers.study import Study
@@ -30,6 +30,25 @@ def evaluate_cell(study: Study, scenario: str, method: str, category: str) -> di
         _cell_path(study, scenario, method, category), _cell_recipe(study, scenario, method, category), make,
         artefacts.read_json,
     )
+
+
+def macro_average(study: Study, scenario: str, method: str) -> dict[str, Any]:
+    """The macro average over the study's categories, with intervals, of all that every category has."""
+
+    def make(path: Path) -> None:
+        cells = [evaluate_cell(study, scenario, method, category) for category in study.categories]
+        part = SCENARIOS[scenario].parts[1]
+        tests = [study.predictions(method, category, *part) for category in study.categories]
+        metrics = scenarios.macro(cells, tests, study.config.evaluation, study.config.seed)
+        artefacts.write_json(path, {"metrics": metrics})
+
+    path, recipe = _cell_path(study, scenario, method, MACRO), _macro_recipe(study, scenario, method)
+    return artefacts.ask(path, recipe, make, artefacts.read_json)
+
+
+def _macro_recipe(study: Study, scenario: str, method: str) -> dict[str, Any]:
+    cells = [digest(_cell_recipe(study, scenario, method, category)) for category in study.categories]
+    return study.recipe("evaluation", scenario=scenario, cells=cells)
 
 
 def _cell_path(study: Study, scenario: str, method: str, category: str) -> Path:
@@ -55,6 +74,8 @@ def run_scenario(study: Study, scenario: str) -> pd.DataFrame:
         test = study.predictions(method, category, *SCENARIOS[scenario].parts[1])
         decisions = tables.per_image(test, cells[method][category]["threshold"]["value"])
         tables.write_csv(folder / "per_image" / f"{scenario}_{method}_{category}.csv", decisions)
+    for method in study.config.methods:
+        cells[method][MACRO] = macro_average(study, scenario, method)
     tables.write_scenario(folder, SCENARIOS[scenario], cells, _provenance(study, scenario))
     table = write_metrics(study)
     return table[table.scenario == scenario].reset_index(drop=True)
@@ -81,9 +102,11 @@ def write_metrics(study: Study) -> pd.DataFrame:
     with artefacts.locked(target):  # read and written in one go: two notebooks may be at it
         rows = []
         for scenario in study.config.scenarios:
-            for method, category in study.cells:
+            recipes = {cell: _cell_recipe(study, scenario, *cell) for cell in study.cells}
+            recipes |= {(method, MACRO): _macro_recipe(study, scenario, method) for method in study.config.methods}
+            for (method, category), recipe in recipes.items():
                 path = _cell_path(study, scenario, method, category)
-                if artefacts.is_current(path, _cell_recipe(study, scenario, method, category)):
+                if artefacts.is_current(path, recipe):
                     cell = artefacts.read_json(path)
                     rows += scenarios.to_rows(scenario, method, category, study.config.seed, cell)
         table = scenarios.results_table(rows)

@@ -10,32 +10,35 @@ written to outputs/benchmark/.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import subprocess
-import sys
-import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pandas as pd
-import torch
+os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported, by torch: bars cost the side that draws them
+
+import argparse  # noqa: E402  (the rest of the file is run from the clone, after the line above)
+import json  # noqa: E402
+import subprocess  # noqa: E402
+import sys  # noqa: E402
+import time  # noqa: E402
+from collections.abc import Callable  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
+import torch  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported: bars cost the side that draws them
 
-from nbhelpers.artefacts import peak_memory_mb, provenance, write_json  # noqa: E402  (run from the clone)
+from nbhelpers.artefacts import peak_memory_mb, provenance, write_json  # noqa: E402
 from nbhelpers.data.images import make_loader  # noqa: E402
 from nbhelpers.data.layout import Sample, scan_category  # noqa: E402
 from nbhelpers.errors import DataError, ModelError, StudyError  # noqa: E402
-from nbhelpers.evaluation.metrics import pixel_metrics  # noqa: E402
+from nbhelpers.evaluation.metrics import PIXEL_METRICS, pixel_metrics  # noqa: E402
 from nbhelpers.models.backbones import Backbone  # noqa: E402
-from nbhelpers.models.coreset import coreset_size, greedy_coreset  # noqa: E402
+from nbhelpers.models.coreset import coreset_size, covering_radius, greedy_coreset  # noqa: E402
 from nbhelpers.models.patchcore import PatchCore  # noqa: E402
+from nbhelpers.study import pick_device  # noqa: E402
 
 LAYERS = ("blocks.2", "blocks.4")
 SHOWN = ("image_auroc", "image_ap", "pixel_auroc", "aupro", "bank", "fit_s", "predict_ms", "peak_mb")
@@ -74,12 +77,6 @@ def load_features(options: argparse.Namespace) -> torch.Tensor:
     if len(features) < options.n:
         raise DataError(f"{options.category}: expected {options.n} patches, found {len(features)}; give a smaller --n")
     return features[: options.n].contiguous()
-
-
-def covering_radius(features: torch.Tensor, picks: torch.Tensor) -> float:
-    """Largest distance of a point to its nearest pick."""
-    chosen = features[picks]
-    return max(float(torch.cdist(part, chosen).amin(dim=1).amax()) for part in features.split(2048))
 
 
 def peer_coreset(features: torch.Tensor, ratio: float, start: int, project: bool) -> torch.Tensor:
@@ -165,7 +162,8 @@ def measure(scores: np.ndarray, maps: np.ndarray, truth: Any, bank: int, fit: fl
     else:
         masks, labels = truth.masks, truth.labels
     row |= {"image_auroc": roc_auc_score(labels, scores), "image_ap": average_precision_score(labels, scores)}
-    return {k: float(v) for k, v in (row | pixel_metrics(maps, masks)).items()}
+    row |= pixel_metrics(maps, masks) if masks.any() else dict.fromkeys(PIXEL_METRICS)
+    return {name: None if row[name] is None else round(float(row[name]), 4) for name in SHOWN}
 
 
 def run_patchcore(options: argparse.Namespace) -> pd.DataFrame:
@@ -181,7 +179,7 @@ def run_patchcore(options: argparse.Namespace) -> pd.DataFrame:
                 last = (result.stderr.strip().splitlines() or ["no message"])[-1]
                 raise ModelError(f"{side} on {category} stopped with exit code {result.returncode}: {last}")
             row = json.loads(result.stdout.strip().splitlines()[-1])
-            rows.append({"category": category, "side": side, **{name: round(row[name], 3) for name in SHOWN}})
+            rows.append({"category": category, "side": side, **row})
     return pd.DataFrame(rows)
 
 
@@ -197,10 +195,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--ratio", type=float, default=0.05, help="share that is kept")
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--skip-peer", action="store_true", help="ours alone")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--side", choices=("ours", "anomalib"), default="ours", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     try:
+        options.device = pick_device(options.device)
         if options.what != "coreset" and options.data_root is None:
             raise DataError(f"{options.what}: expected --data-root, a folder in MVTec AD layout, found none")
         if options.what == "side":

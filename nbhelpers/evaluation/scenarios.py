@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from nbhelpers.evaluation.metrics import IMAGE_METRICS, PIXEL_METRICS, image_metrics, macro_average, pixel_metrics
-from nbhelpers.evaluation.statistics import bootstrap_difference, bootstrap_image, bootstrap_pixel
+from nbhelpers.evaluation.statistics import (
+    bootstrap_difference,
+    bootstrap_image,
+    bootstrap_pixel,
+    image_draws,
+    percentile_interval,
+    pixel_draws,
+)
 from nbhelpers.evaluation.thresholds import Threshold, f1_optimal
 from nbhelpers.models.detector import Predictions
 from nbhelpers.settings import EvaluationConfig
@@ -86,6 +94,31 @@ def evaluate(val: Predictions, test: Predictions, settings: EvaluationConfig, se
     return {"threshold": threshold.to_dict(), "metrics": metrics, "pixel_skipped": skipped, "left_out": left_out}
 
 
+def macro(cells: Sequence[dict[str, Any]], tests: Sequence[Predictions], settings: EvaluationConfig,
+          seed: int) -> dict[str, dict[str, Any]]:
+    """Macro averages over categories with their intervals; of rates only: thresholds and counts have no mean.
+
+    Args:
+        cells: What ``evaluate`` gave for each category.
+        tests: The test predictions of each, in the same order. Each category is redrawn on its own.
+    """
+    values = macro_average([{name: entry["value"] for name, entry in cell["metrics"].items()} for cell in cells])
+    draws = []
+    for index, (cell, test) in enumerate(zip(cells, tests, strict=True)):
+        size = {"draws": settings.bootstrap_draws, "seed": seed + index}
+        sample = image_draws(test.labels, test.image_scores, cell["threshold"]["value"], **size)
+        if cell["pixel_skipped"] is None:
+            seen = test.subset(test.pixel_valid)
+            sample |= pixel_draws(seen.anomaly_maps, seen.masks, **size)
+        draws.append(sample)
+    means = {name: np.mean([sample[name] for sample in draws], axis=0) for name in values}
+    return {
+        name: _entry(value, percentile_interval(means[name], settings.confidence),
+                     sum(cell["metrics"][name]["n_images"] for cell in cells))
+        for name, value in values.items()
+    }
+
+
 def degradation(before: tuple[Predictions, float], after: tuple[Predictions, float], settings: EvaluationConfig,
                 seed: int) -> dict[str, dict[str, Any]]:
     """Image metrics of ``after`` minus ``before`` with paired intervals: image i and its twin i are redrawn together.
@@ -116,21 +149,8 @@ def to_rows(scenario: str, method: str, category: str, seed: int, result: dict[s
 
 
 def results_table(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """The tidy table with the columns of ``COLUMNS``, macro averages added, in a fixed order.
-
-    The macro average is taken over categories, of rates only: thresholds and counts have no mean.
-    """
+    """The tidy table with the columns of ``COLUMNS`` in a fixed order, macro averages after their categories."""
     table = pd.DataFrame(list(rows), columns=list(COLUMNS))
-    if table.empty:
-        return table
-    averages = []
-    for (scenario, method, seed), cell in table.groupby(["scenario", "method", "seed"]):
-        head = {"scenario": scenario, "method": method, "category": MACRO, "seed": seed}
-        per_category = [dict(zip(part.metric, part.value, strict=True)) for _, part in cell.groupby("category")]
-        for metric, value in macro_average(per_category).items():
-            n_images = int(cell[cell.metric == metric].n_images.sum())
-            averages.append({**head, "metric": metric, "value": value, "n_images": n_images})
-    table = pd.concat([table, pd.DataFrame(averages)], ignore_index=True)
     order = {name: index for index, name in enumerate(SCENARIOS)}
     table = table.assign(_s=table.scenario.map(order), _m=table.category.eq(MACRO))
     table = table.sort_values(["_s", "method", "_m", "category", "seed", "metric"], kind="stable")

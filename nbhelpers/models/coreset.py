@@ -24,7 +24,8 @@ points within an ulp of each other may then change places.
 
 Cost: the plain loop does N*K direct distances, bound by memory. Here at most N*K (in practice a third to a
 half) go through a matrix product, about ten a point are computed directly, and K*M in pools of M. Memory
-beside the features: three numbers a point, the pool, three copies of the picks, and `memory_budget_mb`.
+beside the features: two numbers a point, the pool, three copies of the picks, and a block of
+`memory_budget_mb` a thread.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ class _MinDistances:
     ) -> None:
         self.features = features
         self.memory_budget_mb = memory_budget_mb
-        self.n_threads = n_threads if features.device.type == "cpu" else 1
+        self.n_threads = n_threads
         self.origin = mean_row(features)
         self.picks = torch.full((n_select,), start, device=features.device)
         self.count = 1
@@ -133,14 +134,16 @@ def _pick_in_pool(
     while limit > 0:
         chosen, sound = [], []
         for _ in range(min(BURST, limit)):
-            best = values.argmax()  # the first of equals, and the pool is in index order
-            chosen.append(pool[best])
-            sound.append((values[best] > level) | ((values[best] == level) & (pool[best] <= last)))
-            torch.sub(rows, rows[best], out=difference)
-            values = torch.minimum(values, torch.linalg.norm(difference, dim=1))
-            values[best] = -1
-        n_sound = int(torch.stack(sound).int().cumprod(0).sum())
-        yield torch.stack(chosen)[:n_sound]
+            # The first of equals, and the pool is in index order. Kept as a tensor: plain indexing would
+            # make the host wait for a GPU at every pick.
+            best = values.argmax().view(1)
+            pick, value = pool.index_select(0, best), values.index_select(0, best)
+            chosen.append(pick)
+            sound.append((value > level) | ((value == level) & (pick <= last)))
+            torch.sub(rows, rows.index_select(0, best), out=difference)
+            values = torch.minimum(values, torch.linalg.norm(difference, dim=1)).index_fill_(0, best, -1)
+        n_sound = int(torch.cat(sound).int().cumprod(0).sum())
+        yield torch.cat(chosen)[:n_sound]
         limit = limit - n_sound if n_sound == len(chosen) else 0
 
 
@@ -160,7 +163,7 @@ def greedy_coreset(
         n_select: How many, 1 to N. Where fewer distinct rows exist, copies follow in index order.
         start: Index of the first pick; drawn from ``generator`` where it is None.
         generator: A CPU generator.
-        memory_budget_mb: Size of the temporary blocks; by default 8 on a CPU (its cache), 256 elsewhere.
+        memory_budget_mb: Size of a temporary block; by default 8 on a CPU (its cache), 256 elsewhere.
         progress: Show a bar (``TQDM_DISABLE=1`` silences it, too).
 
     Returns:
@@ -197,7 +200,4 @@ def greedy_coreset(
 
 def covering_radius(features: Tensor, index: Tensor) -> float:
     """Largest distance of any row to its nearest picked row; what a k-centre selection makes small."""
-    picks = features[index]
-    blocks = features.split(1024)
-    exact = "donot_use_mm_for_euclid_dist"
-    return max(float(torch.cdist(block, picks, compute_mode=exact).amin(1).max()) for block in blocks)
+    return float(Centres(features[index], mean_row(features)).nearest(features)[0].max())

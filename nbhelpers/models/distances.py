@@ -129,7 +129,7 @@ class Centres:
             points: ``(N, D)`` float32.
             rows: ``(R,)`` int64.
             known: ``(R,)`` distances; infinity where none is known.
-            n_threads: Blocks at a time, inside `single_threaded`.
+            n_threads: Blocks at a time on a CPU, inside `single_threaded`.
 
         Yields:
             For blocks of rows: place in ``rows``, centre index, direct distance, ``(P,)`` each. The nearest
@@ -150,7 +150,7 @@ class Centres:
             ]
             return place, centre, torch.cat(distances)
 
-        return map_blocks(block, range(0, len(rows), step), n_threads)
+        return map_blocks(block, range(0, len(rows), step), n_threads if points.device.type == "cpu" else 1)
 
     def _candidates(self, points: Tensor, known: Tensor, buffer: Tensor) -> tuple[Tensor, Tensor]:
         """Row and centre of pairs whose lower bound is below ``known`` and the nearest's upper bound."""

@@ -9,13 +9,12 @@ from typing import Any
 import pandas as pd
 
 from nbhelpers.artefacts import write_json, write_text
-from nbhelpers.evaluation.metrics import macro_average
 from nbhelpers.evaluation.scenarios import MACRO, Scenario
 from nbhelpers.models.detector import Predictions
 
 #: What a results table shows unless asked for more.
 HEADLINES = ("image_auroc", "pixel_auroc", "aupro", "f1", "trivial_f1", "specificity")
-Cells = Mapping[str, Mapping[str, dict[str, Any]]]  # method -> category -> evaluation
+Cells = Mapping[str, Mapping[str, dict[str, Any]]]  # method -> category, or macro -> evaluation
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
@@ -27,9 +26,8 @@ def write_scenario(folder: Path, scenario: Scenario, cells: Cells, provenance: d
     """Write a scenario's JSON view to ``folder``, and each method's thresholds beside it."""
     methods = {}
     for method, categories in cells.items():
-        values = [{name: entry["value"] for name, entry in cell["metrics"].items()} for cell in categories.values()]
-        methods[method] = {**categories, MACRO: macro_average(values)}
-        thresholds = {category: cell["threshold"] for category, cell in categories.items()}
+        methods[method] = categories
+        thresholds = {name: cell["threshold"] for name, cell in categories.items() if name != MACRO}
         write_json(folder / "thresholds" / f"{method}_{scenario.name}_thresholds.json", thresholds)
     protocol = {
         "model_fitted_on": scenario.fit_domain, "threshold_from": f"val {scenario.threshold_domain}",

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from nbhelpers.errors import DataError, ModelError
-from nbhelpers.evaluation.scenarios import COLUMNS, SCENARIOS, degradation, evaluate, results_table, to_rows
+from nbhelpers.evaluation.scenarios import COLUMNS, SCENARIOS, degradation, evaluate, macro, results_table, to_rows
 from nbhelpers.models.detector import Predictions
 from nbhelpers.reporting import tables
 from nbhelpers.settings import EvaluationConfig
@@ -63,15 +63,34 @@ def test_degradation_of_identical_predictions_is_zero():
     assert worse["image_auroc"]["value"] == pytest.approx(1 / 9 - 8 / 9)
 
 
-def test_table_macro_averages_rates_only():
-    rows = to_rows("clean", "patchcore", "a", 42, evaluate(VAL, TEST, SETTINGS, seed=1))
-    rows += to_rows("clean", "patchcore", "b", 42, evaluate(VAL, VAL, SETTINGS, seed=1))
-    table = results_table(reversed(rows))
+def test_macro_averages_rates_only():
+    cells = [evaluate(VAL, TEST, SETTINGS, seed=1), evaluate(VAL, VAL, SETTINGS, seed=1)]
+    average = macro(cells, [TEST, VAL], SETTINGS, seed=1)
+    assert average["image_auroc"]["value"] == pytest.approx((8 / 9 + 1) / 2)
+    assert average["image_auroc"]["n_images"] == 11
+    assert not {"threshold", "tp", "regions"} & set(average)
+    # one category is perfect in every draw, so the average moves half as much as the other category alone
+    alone = cells[0]["metrics"]["image_auroc"]
+    assert average["image_auroc"]["ci_low"] == pytest.approx((alone["ci_low"] + 1) / 2, abs=0.02)
+
+
+def test_macro_leaves_out_what_a_category_lacks():
+    unmasked = predictions(TEST.image_scores, TEST.labels, with_masks=False)
+    cells = [evaluate(VAL, TEST, SETTINGS, seed=1), evaluate(VAL, unmasked, SETTINGS, seed=1)]
+    average = macro(cells, [TEST, unmasked], SETTINGS, seed=1)
+    assert "image_auroc" in average and "aupro" not in average
+
+
+def test_table_in_a_fixed_order():
+    rows = to_rows("clean", "patchcore", "macro", 42, {"metrics": macro([evaluate(VAL, TEST, SETTINGS, 1)], [TEST],
+                                                                        SETTINGS, 1)})
+    rows += to_rows("clean", "patchcore", "b", 42, evaluate(VAL, TEST, SETTINGS, seed=1))
+    rows += to_rows("clean", "patchcore", "a", 42, evaluate(VAL, VAL, SETTINGS, seed=1))
+    table = results_table(rows)
     assert tuple(table.columns) == COLUMNS
-    macro = table[table.category == "macro"].set_index("metric")
-    assert macro.value["image_auroc"] == pytest.approx((8 / 9 + 1) / 2) and macro.n_images["image_auroc"] == 11
-    assert not {"threshold", "tp", "regions"} & set(macro.index)
-    assert table.category.tolist() == sorted(table.category, key=lambda c: (c == "macro", c))
+    assert list(dict.fromkeys(table.category)) == ["a", "b", "macro"]
+    pd.testing.assert_frame_equal(table, results_table(reversed(rows)))
+    assert results_table([]).empty
 
 
 def test_scenario_files(tmp_path):
@@ -80,7 +99,6 @@ def test_scenario_files(tmp_path):
     view = json.loads((tmp_path / "clean_results.json").read_text())
     assert view["protocol"] == {"model_fitted_on": "clean", "threshold_from": "val clean", "tested_on": "test clean"}
     assert view["methods"]["patchcore"]["nut"]["metrics"]["f1"]["value"] == cell["metrics"]["f1"]["value"]
-    assert view["methods"]["patchcore"]["macro"]["f1"] == cell["metrics"]["f1"]["value"]
     thresholds = json.loads((tmp_path / "thresholds" / "patchcore_clean_thresholds.json").read_text())
     assert thresholds["nut"]["value"] == 4.5 and thresholds["nut"]["n_good"] == 3
     decided = tables.per_image(TEST, 4.5)
