@@ -117,7 +117,7 @@ class Study:
         """The clean split of every category; written once to ``splits_path``."""
         config = self.config
         recipe = self.recipe(
-            "split", splits=config.splits.model_dump(mode="json"),
+            "split", image_size=config.data.image_size, splits=config.splits.model_dump(mode="json"),
             contents={category: digest(self.contents(category)) for category in self.categories},
         )
         stored = artefacts.ask(self.splits_path, recipe, self._make_splits, artefacts.read_json)
