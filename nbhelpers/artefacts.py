@@ -32,7 +32,7 @@ from nbhelpers.errors import ResourceError
 
 T = TypeVar("T")
 #: What the system says when a folder may not be written or the disk is full.
-WRITE_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+WRITE_ERRORS = {getattr(errno, name, errno.ENOSPC) for name in ("EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT")}
 PACKAGES = ("numpy", "torch", "torchvision", "timm", "anomalib", "opencv-python-headless", "scikit-learn")
 
 
