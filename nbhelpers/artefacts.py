@@ -8,9 +8,6 @@ want one thing, one computes and the other waits.
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import json
 import os
 import platform
 import shutil
@@ -21,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,65 +26,10 @@ import psutil
 from filelock import FileLock
 
 from nbhelpers.config import ROOT, digest
-from nbhelpers.errors import ResourceError
+from nbhelpers.files import cannot_write, hash_file, read_json, write_json
 
 T = TypeVar("T")
-#: What the system says when a folder may not be written or the disk is full.
-WRITE_ERRORS = {getattr(errno, name, errno.ENOSPC) for name in ("EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT")}
 PACKAGES = ("numpy", "torch", "torchvision", "timm", "anomalib", "opencv-python-headless", "scikit-learn")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write ``text`` under a temporary name, then rename.
-
-    Raises:
-        ResourceError: no permission, or no space left; nothing half-written stays.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise cannot_write(path, error) from error
-
-
-def cannot_write(path: Path, error: OSError) -> Exception:
-    """The error for a write that failed, in words; any other system error as it is."""
-    if error.errno not in WRITE_ERRORS:
-        return error
-    try:
-        free = f"{shutil.disk_usage(next(p for p in (path, *path.parents) if p.exists())).free / 1e9:.1f} GB free"
-    except OSError:
-        free = "free space unknown"
-    return ResourceError(
-        f"{path}: cannot be written ({error.strerror or error}; {free}); free some space, allow writing there, or "
-        "choose another folder with --workspace"
-    )
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON with sorted keys; NaN and infinity are refused."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """Read what ``write_json`` wrote."""
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, or of a folder's files with their names."""
-    sha = hashlib.sha256()
-    for part in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
-        if path.is_dir():
-            sha.update(part.relative_to(path).as_posix().encode())
-        with part.open("rb") as file:
-            while block := file.read(1 << 20):
-                sha.update(block)
-    return sha.hexdigest()
 
 
 @lru_cache(maxsize=1)
@@ -140,7 +83,7 @@ def read_sidecar(path: Path) -> dict[str, Any] | None:
     """An artefact's sidecar, or None where there is none that can be read."""
     try:
         return read_json(sidecar(path))
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, JSONDecodeError):
         return None
 
 

@@ -14,6 +14,7 @@ from nbhelpers.errors import DataError
 from nbhelpers.evaluation import scenarios
 from nbhelpers.evaluation.metrics import image_metrics
 from nbhelpers.evaluation.scenarios import MACRO, SCENARIOS
+from nbhelpers.files import read_json, write_json
 from nbhelpers.models.detector import Predictions
 from nbhelpers.reporting import tables
 from nbhelpers.study import Study
@@ -24,11 +25,11 @@ def evaluate_cell(study: Study, scenario: str, method: str, category: str) -> di
 
     def make(path: Path) -> None:
         val, test = (study.predictions(method, category, *part) for part in SCENARIOS[scenario].parts)
-        artefacts.write_json(path, scenarios.evaluate(val, test, study.config.evaluation, study.config.seed))
+        write_json(path, scenarios.evaluate(val, test, study.config.evaluation, study.config.seed))
 
     return artefacts.ask(
         _cell_path(study, scenario, method, category), _cell_recipe(study, scenario, method, category), make,
-        artefacts.read_json,
+        read_json,
     )
 
 
@@ -40,10 +41,10 @@ def macro_average(study: Study, scenario: str, method: str) -> dict[str, Any]:
         part = SCENARIOS[scenario].parts[1]
         tests = [study.predictions(method, category, *part) for category in study.categories]
         metrics = scenarios.macro(cells, tests, study.config.evaluation, study.config.seed)
-        artefacts.write_json(path, {"metrics": metrics})
+        write_json(path, {"metrics": metrics})
 
     path, recipe = _cell_path(study, scenario, method, MACRO), _macro_recipe(study, scenario, method)
-    return artefacts.ask(path, recipe, make, artefacts.read_json)
+    return artefacts.ask(path, recipe, make, read_json)
 
 
 def _macro_recipe(study: Study, scenario: str, method: str) -> dict[str, Any]:
@@ -107,7 +108,7 @@ def write_metrics(study: Study) -> pd.DataFrame:
             for (method, category), recipe in recipes.items():
                 path = _cell_path(study, scenario, method, category)
                 if artefacts.is_current(path, recipe):
-                    cell = artefacts.read_json(path)
+                    cell = read_json(path)
                     rows += scenarios.to_rows(scenario, method, category, study.config.seed, cell)
         table = scenarios.results_table(rows)
         tables.write_csv(target, table)

@@ -23,6 +23,7 @@ from nbhelpers.data.splits import Split
 from nbhelpers.data.synthetic import make_synthetic
 from nbhelpers.errors import ConfigError
 from nbhelpers.evaluation.scenarios import SCENARIOS
+from nbhelpers.files import hash_file, read_json, write_json
 from nbhelpers.models.detector import Detector, Predictions
 from nbhelpers.runtime import pick_device, set_seed
 
@@ -94,16 +95,16 @@ class Study:
         """Hash of each image's (and its mask's) bytes by sample id; files that did not change are not read again."""
         if category not in self._contents:
             path = self.config.output_dir / "index" / f"{category}.json"
-            known = artefacts.read_json(path) if path.is_file() else {}
+            known = read_json(path) if path.is_file() else {}
             index = {}
             for sample in self.samples(category):
                 for file in filter(None, (sample.image, sample.mask)):
                     key = file.relative_to(self.data_root).as_posix()
                     stamp = [file.stat().st_size, file.stat().st_mtime_ns]
                     old = known.get(key)
-                    index[key] = old if old and old[:2] == stamp else [*stamp, artefacts.hash_file(file)]
+                    index[key] = old if old and old[:2] == stamp else [*stamp, hash_file(file)]
             if index != known:
-                artefacts.write_json(path, index)
+                write_json(path, index)
             self._contents[category] = {key: entry[2] for key, entry in index.items()}
         return self._contents[category]
 
@@ -120,7 +121,7 @@ class Study:
             "split", image_size=config.data.image_size, splits=config.splits.model_dump(mode="json"),
             contents={category: digest(self.contents(category)) for category in self.categories},
         )
-        stored = artefacts.ask(self.splits_path, recipe, self._make_splits, artefacts.read_json)
+        stored = artefacts.ask(self.splits_path, recipe, self._make_splits, read_json)
         return {name: split_data.from_ids(ids, self.samples(name)) for name, ids in stored["categories"].items()}
 
     def _make_splits(self, path: Path) -> None:
@@ -136,7 +137,7 @@ class Study:
             "seed": self.config.seed, "image_size": self.config.data.image_size,
             "categories": list(self.categories), **rules.model_dump(mode="json"),
         }
-        artefacts.write_json(path, {"metadata": metadata, "categories": ids})
+        write_json(path, {"metadata": metadata, "categories": ids})
 
     def verify(self, category: str, split: Split) -> dict[str, tuple[int, int]]:
         """``verify_split`` with this study's group rules and the images' contents."""
@@ -165,7 +166,7 @@ class Study:
             manifest = shift_data.write_shifted(self.split(category), path, config.shift, config.seed)
             shift_data.verify_shifted(path, category)
             pairs = {split: part.set_index("id").source_id.to_dict() for split, part in manifest.groupby("split")}
-            artefacts.write_json(path / category / "shifted_splits.json", {
+            write_json(path / category / "shifted_splits.json", {
                 "source_splits": self.splits_path.name, "shift": config.shift.model_dump(mode="json"),
                 "seed": config.seed, "seed_strategy": "SHA-256 of seed, category, split and source id",
                 "source_of_each_image": pairs,

@@ -48,7 +48,6 @@ sys.path.insert(0, str(ROOT))
 os.chdir(ROOT)
 
 # %%
-from nbhelpers.artefacts import write_json, write_text
 from nbhelpers.data.exploration import (
     count_table,
     describe_defects,
@@ -57,6 +56,7 @@ from nbhelpers.data.exploration import (
     metadata,
     report,
 )
+from nbhelpers.files import write_json, write_text
 from nbhelpers.reporting.gallery import one_of_each, plot_samples, spread
 from nbhelpers.reporting.plots import (
     plot_counts,

@@ -30,11 +30,12 @@ import torch  # noqa: E402
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from nbhelpers.artefacts import peak_memory_mb, provenance, write_json  # noqa: E402
+from nbhelpers.artefacts import peak_memory_mb, provenance  # noqa: E402
 from nbhelpers.data.images import make_loader  # noqa: E402
 from nbhelpers.data.layout import Sample, scan_category  # noqa: E402
 from nbhelpers.errors import DataError, ModelError, StudyError  # noqa: E402
 from nbhelpers.evaluation.metrics import PIXEL_METRICS, pixel_metrics  # noqa: E402
+from nbhelpers.files import write_json  # noqa: E402
 from nbhelpers.models.backbones import Backbone  # noqa: E402
 from nbhelpers.models.coreset import coreset_size, covering_radius, greedy_coreset  # noqa: E402
 from nbhelpers.models.patchcore import PatchCore  # noqa: E402

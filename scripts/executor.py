@@ -1,7 +1,9 @@
 """Run the jobs of the graph that are not up to date, under Snakemake, and account for every one of them."""
 
+import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -9,10 +11,11 @@ from pathlib import Path
 
 import graph
 from graph import ROOT, Job, RunFolder
-from nbhelpers.artefacts import cannot_write
+from nbhelpers.files import cannot_write
 from processes import RUNNER, notebook_environment, only_run
 
 SCRIPTS = Path(__file__).resolve().parent
+ROOM = 1_000_000  # bytes: with less than this left, a notebook cannot have written its copy
 
 
 def execute(
@@ -101,7 +104,11 @@ def _account(late: Sequence[Job], folder: RunFolder, errors: dict[str, str]) -> 
             reasons[job.name] = f"was not started; see {folder.run / 'snakemake.log'}"
         else:
             lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-            reasons[job.name] = f"ended without a word (killed? out of memory?): {(lines or ['its log is empty'])[-1]}"
+            said = (lines or ["its log is empty"])[-1]
+            reasons[job.name] = f"ended without a word (killed? out of memory?): {said}"
+            if shutil.disk_usage(folder.run).free < ROOM:
+                full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                reasons[job.name] = f"ResourceError: {cannot_write(folder.executed(job.name), full)}"
             if folder.running(job.name).is_file():
                 folder.running(job.name).replace(folder.failed(job.name))
     return reasons

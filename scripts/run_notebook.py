@@ -22,6 +22,7 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from graph import ROOT, RunFolder
+from nbhelpers.files import cannot_write
 from processes import RUNNER, end_with
 
 
@@ -69,7 +70,11 @@ def main() -> int:
     if RUNNER in os.environ:
         end_with(int(os.environ[RUNNER]))
     start = time.perf_counter()
-    error = run_notebook(options.job_file, options.cell_timeout)
+    try:
+        error = run_notebook(options.job_file, options.cell_timeout)
+    except OSError as failure:  # papermill cannot write its copy
+        named = cannot_write(Path(failure.filename or options.job_file), failure)
+        error = f"{type(named).__name__}: {named}"
     seconds = round(time.perf_counter() - start, 1)
     print(json.dumps({"name": options.job_file.stem, "seconds": seconds, "error": error}), flush=True)
     return 1 if error else 0

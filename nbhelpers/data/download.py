@@ -10,9 +10,10 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from nbhelpers.artefacts import cannot_write, remove
+from nbhelpers.artefacts import remove
 from nbhelpers.data.layout import OFFICIAL_COUNTS, count_parts, scan_category
 from nbhelpers.errors import DataError, ResourceError
+from nbhelpers.files import cannot_write
 
 KAGGLE_DATASET = "ipythonx/mvtec-ad"
 SOURCES = ("kaggle", "official")

@@ -7,7 +7,6 @@ thin scratch neither breaks nor vanishes (FEATURES P43).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from nbhelpers.data.layout import Sample
 from nbhelpers.data.preprocess import normalize_image
 from nbhelpers.errors import DataError
+from nbhelpers.files import replacing
 
 Transform = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
@@ -76,12 +76,9 @@ def read_mask(path: Path, shape: tuple[int, int]) -> np.ndarray:
 
 def write_png(path: Path, array: np.ndarray) -> None:
     """Write ``(H, W)`` or ``(H, W, 3)`` uint8 as PNG: to a temporary name, then renamed."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    # level 1 writes two to three times as fast as the default, for files about 15 % larger
-    Image.fromarray(array).save(temporary, format="PNG", compress_level=1)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        # level 1 writes two to three times as fast as the default, for files about 15 % larger
+        Image.fromarray(array).save(temporary, format="PNG", compress_level=1)
 
 
 def resize_image(image: np.ndarray, size: int) -> np.ndarray:

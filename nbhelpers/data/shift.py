@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from nbhelpers.artefacts import cannot_write
 from nbhelpers.data.images import read_image, read_mask, write_png
 from nbhelpers.data.layout import Sample
 from nbhelpers.data.shift_apply import apply_shift, geometric_matrix, illumination_gain, mirrored_pixels
@@ -31,6 +30,7 @@ from nbhelpers.data.shift_parameters import (
     sample_parameters,
 )
 from nbhelpers.errors import DataError
+from nbhelpers.files import cannot_write
 from nbhelpers.settings import ShiftConfig
 
 __all__ = [

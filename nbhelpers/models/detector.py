@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from nbhelpers.data.layout import Sample
 from nbhelpers.errors import ModelError
+from nbhelpers.files import replacing
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,15 +63,12 @@ class Predictions:
 
     def save(self, path: Path) -> None:
         """Write one ``.npz`` (to a temporary name, then renamed)."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.npz")
-        np.savez_compressed(
-            temporary, image_scores=self.image_scores, anomaly_maps=self.anomaly_maps,
-            masks=self.masks, pixel_valid=self.pixel_valid, labels=self.labels,
-            defect_types=np.array(self.defect_types, dtype=np.str_), ids=np.array(self.ids, dtype=np.str_),
-        )
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            np.savez_compressed(
+                temporary, image_scores=self.image_scores, anomaly_maps=self.anomaly_maps,
+                masks=self.masks, pixel_valid=self.pixel_valid, labels=self.labels,
+                defect_types=np.array(self.defect_types, dtype=np.str_), ids=np.array(self.ids, dtype=np.str_),
+            )
 
     @classmethod
     def load(cls, path: Path) -> Predictions:

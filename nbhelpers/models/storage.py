@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from nbhelpers.artefacts import cannot_write, write_json
 from nbhelpers.errors import ModelError
+from nbhelpers.files import replacing, write_json
 
 TENSORS_FILE, SETTINGS_FILE = "tensors.safetensors", "settings.json"
 
@@ -32,15 +31,8 @@ def save_detector(path: Path, kind: str, tensors: Mapping[str, Tensor], settings
         ResourceError: no permission, or no space left.
     """
     path = Path(path)
-    target = path / TENSORS_FILE
-    temporary = path / f".{TENSORS_FILE}.{os.getpid()}.tmp"
-    try:
-        path.mkdir(parents=True, exist_ok=True)
+    with replacing(path / TENSORS_FILE) as temporary:
         temporary.write_bytes(save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}))
-        temporary.replace(target)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise cannot_write(target, error) from error
     write_json(path / SETTINGS_FILE, {"kind": kind, **settings})
 
 

@@ -5,7 +5,6 @@ One colour a thing in every figure: a method, a domain, good against defect.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from nbhelpers.evaluation.metrics import decide
 from nbhelpers.evaluation.thresholds import f1_curve
+from nbhelpers.files import replacing
 from nbhelpers.models.detector import Predictions
 
 GOOD_COLOR, DEFECT_COLOR = "#3b7ea1", "#d1495b"
@@ -38,10 +38,8 @@ def use_style() -> None:
 
 def save_figure(figure: Figure, path: Path) -> Path:
     """Write a PNG (temporary name, then renamed) and return its path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.png")
-    figure.savefig(temporary, dpi=DPI, bbox_inches="tight", metadata={"Software": None})
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=DPI, bbox_inches="tight", metadata={"Software": None})
     return path
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from nbhelpers.artefacts import write_json, write_text
 from nbhelpers.evaluation.scenarios import MACRO, Scenario
+from nbhelpers.files import write_json, write_text
 from nbhelpers.models.detector import Predictions
 
 #: What a results table shows unless asked for more.

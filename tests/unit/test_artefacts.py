@@ -10,8 +10,9 @@ import time
 import pytest
 
 from nbhelpers import artefacts
-from nbhelpers.artefacts import ask, hash_file, is_current, read_sidecar, write_json
+from nbhelpers.artefacts import ask, is_current, read_sidecar
 from nbhelpers.errors import ResourceError
+from nbhelpers.files import hash_file, replacing, write_json
 
 
 def counted(path, recipe, text="x"):
@@ -142,3 +143,12 @@ def test_json_refuses_nan_and_keeps_the_old_file(tmp_path):
     with pytest.raises(ValueError):
         write_json(tmp_path / "a.json", {"a": float("nan")})
     assert json.loads((tmp_path / "a.json").read_text()) == {"a": 2, "b": 1}
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(ResourceError, match="No space left"), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["a.txt"]
