@@ -70,7 +70,8 @@ def find_categories(root: Path) -> list[str]:
     if not root.is_dir():
         raise DataError(
             f"data root {root}: expected a folder of categories in MVTec AD layout, found "
-            f"{'a file' if root.exists() else 'nothing'}; give an existing folder with --data-root"
+            f"{'a file' if root.exists() else 'nothing'}; give an existing folder with --data-root, "
+            "or fetch MVTec AD with scripts/download_dataset.py"
         )
     folders = [child for child in root.iterdir() if not child.name.startswith(".")]
     found = sorted(child.name for child in folders if (child / "train" / GOOD).is_dir())
