@@ -14,32 +14,32 @@ import os
 
 os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported, by torch: bars cost the side that draws them
 
-import argparse  # noqa: E402  (the rest of the file is run from the clone, after the line above)
-import json  # noqa: E402
-import subprocess  # noqa: E402
-import sys  # noqa: E402
-import time  # noqa: E402
-from collections.abc import Callable  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-import numpy as np  # noqa: E402
-import pandas as pd  # noqa: E402
-import torch  # noqa: E402
+import numpy as np
+import pandas as pd
+import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from nbhelpers.artefacts import peak_memory_mb, provenance  # noqa: E402
-from nbhelpers.data.images import make_loader  # noqa: E402
-from nbhelpers.data.layout import Sample, scan_category  # noqa: E402
-from nbhelpers.errors import DataError, ModelError, StudyError  # noqa: E402
-from nbhelpers.evaluation.metrics import PIXEL_METRICS, pixel_metrics  # noqa: E402
-from nbhelpers.files import write_json  # noqa: E402
-from nbhelpers.models.backbones import Backbone  # noqa: E402
-from nbhelpers.models.coreset import coreset_size, covering_radius, greedy_coreset  # noqa: E402
-from nbhelpers.models.patchcore import PatchCore  # noqa: E402
-from nbhelpers.study import pick_device  # noqa: E402
+from nbhelpers.artefacts import peak_memory_mb, provenance
+from nbhelpers.data.images import make_loader
+from nbhelpers.data.layout import Sample, scan_category
+from nbhelpers.errors import DataError, ModelError, StudyError
+from nbhelpers.evaluation.metrics import PIXEL_METRICS, pixel_metrics
+from nbhelpers.files import write_json
+from nbhelpers.models.backbones import Backbone
+from nbhelpers.models.coreset import coreset_size, covering_radius, greedy_coreset
+from nbhelpers.models.patchcore import PatchCore
+from nbhelpers.study import pick_device
 
 LAYERS = ("blocks.2", "blocks.4")
 SHOWN = ("image_auroc", "image_ap", "pixel_auroc", "aupro", "bank", "fit_s", "predict_ms", "peak_mb")

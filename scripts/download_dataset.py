@@ -15,9 +15,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from nbhelpers.data import download  # noqa: E402  (the project is run from its clone)
-from nbhelpers.data.layout import count_parts  # noqa: E402
-from nbhelpers.errors import ConfigError, ResourceError, StudyError  # noqa: E402
+from nbhelpers.data import download
+from nbhelpers.data.layout import count_parts
+from nbhelpers.errors import ConfigError, ResourceError, StudyError
 
 NEEDED_GB = 11  # the archive and its contents, before the other categories are removed
 

@@ -15,8 +15,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from nbhelpers.errors import StudyError  # noqa: E402  (the project is run from its clone)
-from nbhelpers.study import open_study  # noqa: E402
+from nbhelpers.errors import StudyError
+from nbhelpers.study import open_study
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -29,8 +29,6 @@ from nbhelpers.data.layout import find_categories, scan_category
 from nbhelpers.errors import ConfigError, StudyError
 from processes import end_with
 
-SHOWN_METRICS = ("image_auroc", "pixel_auroc", "aupro", "f1", "specificity")
-
 
 def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
     """``["patchcore.coreset_ratio=0.1"]`` as a dict; a value is read as YAML, so it has its type.
@@ -96,13 +94,11 @@ def report_results(folder: RunFolder) -> None:
     """Print the results table and where the rest lies."""
     import pandas as pd
 
+    from nbhelpers.reporting.tables import headline_table
+
     path = folder.output / "results" / "metrics.csv"
     if path.is_file():
-        table = pd.read_csv(path)
-        rows = ["scenario", "method", "category", "seed"]
-        wide = table.pivot(index=rows, columns="metric", values="value")
-        wide = wide.reindex(index=list(table[rows].drop_duplicates().itertuples(index=False, name=None)))
-        wide = wide.reindex(columns=list(SHOWN_METRICS)).rename_axis(columns=None).reset_index()
+        wide = headline_table(pd.read_csv(path)).rename_axis(columns=None).reset_index()
         print(f"\n{wide.to_string(index=False, float_format='%.3f', na_rep='-')}")
         print(f"\nresults             {_shown(path.parent)}")
     print(f"figures             {_shown(folder.output / 'figures')}")

@@ -48,12 +48,12 @@ def per_image(test: Predictions, threshold: float) -> pd.DataFrame:
 
 
 def headline_table(table: pd.DataFrame, metrics: Iterable[str] = HEADLINES) -> pd.DataFrame:
-    """The tidy table as scenario x method x category rows and metric columns, in the table's own order."""
+    """The tidy table as scenario x method x category rows and metric columns, in the table's own order; NaN where skipped."""
     chosen = table[table.metric.isin(list(metrics))]
-    wide = chosen.pivot_table(
-        index=["scenario", "method", "category", "seed"], columns="metric", values="value", sort=False
-    )
-    return wide.reindex(columns=[name for name in metrics if name in wide.columns])
+    keys = ["scenario", "method", "category", "seed"]
+    wide = chosen.pivot(index=keys, columns="metric", values="value")
+    wide = wide.reindex(index=list(chosen[keys].drop_duplicates().itertuples(index=False, name=None)))
+    return wide.reindex(columns=list(metrics))
 
 
 def with_intervals(table: pd.DataFrame, metrics: Iterable[str], digits: int = 2) -> pd.DataFrame:
