@@ -48,7 +48,7 @@ def per_image(test: Predictions, threshold: float) -> pd.DataFrame:
 
 
 def headline_table(table: pd.DataFrame, metrics: Iterable[str] = HEADLINES) -> pd.DataFrame:
-    """The tidy table as scenario x method x category rows and metric columns, in the table's own order; NaN where skipped."""
+    """The tidy table as scenario x method x category rows and metric columns, in its order; NaN where skipped."""
     chosen = table[table.metric.isin(list(metrics))]
     keys = ["scenario", "method", "category", "seed"]
     wide = chosen.pivot(index=keys, columns="metric", values="value")
