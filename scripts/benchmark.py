@@ -114,6 +114,7 @@ def run_coreset(options: argparse.Namespace) -> pd.DataFrame:
             "seconds": round(seconds, 2), "ratio": round(seconds / rows[0]["seconds"], 1) if rows else 1.0,
             "same picks": bool(torch.equal(picks, ours)), "radius": round(covering_radius(features, picks), 4),
         })
+        print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     return pd.DataFrame(rows)
 
 
@@ -181,6 +182,7 @@ def run_patchcore(options: argparse.Namespace) -> pd.DataFrame:
                 raise ModelError(f"{side} on {category} stopped with exit code {result.returncode}: {last}")
             row = json.loads(result.stdout.strip().splitlines()[-1])
             rows.append({"category": category, "side": side, **row})
+            print(json.dumps(rows[-1]), file=sys.stderr, flush=True)  # the next side may take long
     return pd.DataFrame(rows)
 
 
