@@ -1,6 +1,6 @@
 """The study's configuration: YAML in, one frozen and typed object out; refuses what it does not know.
 
-Order, later wins: ``configs/base.yaml``, ``configs/patchcore.yaml`` (under the key ``patchcore``),
+Order, later wins: ``configs/base.yaml``, ``configs/<family>.yaml`` (patchcore, padim; under the family's name),
 ``configs/<profile>.yaml``, the environment variable ``STUDY_WORKSPACE``, overrides. No default is written in
 code, so the YAML files are the whole truth.
 """
@@ -20,9 +20,12 @@ from pydantic import BaseModel, Field, ValidationError
 
 from nbhelpers.errors import ConfigError
 from nbhelpers.settings import (
+    BackboneConfig,
     DataConfig,
     EvaluationConfig,
     LoaderConfig,
+    MethodName,
+    PadimConfig,
     PatchCoreConfig,
     PositiveInt,
     ScenarioName,
@@ -32,7 +35,7 @@ from nbhelpers.settings import (
 )
 
 ROOT = Path(__file__).resolve().parent.parent
-FAMILIES = ("patchcore",)
+FAMILIES = ("patchcore", "padim")
 WORKSPACE_VARIABLE = "STUDY_WORKSPACE"
 
 class Config(Settings):
@@ -43,13 +46,16 @@ class Config(Settings):
     workspace: str
     device: Literal["auto", "cpu", "cuda", "mps"]
     threads: PositiveInt
-    methods: Annotated[tuple[Literal["patchcore"], ...], Field(min_length=1)]
+    methods: Annotated[tuple[MethodName, ...], Field(min_length=1)]
     scenarios: Annotated[tuple[ScenarioName, ...], Field(min_length=1)]
     data: DataConfig
     splits: SplitConfig
     loader: LoaderConfig
+    backbone: BackboneConfig
+    smoothing_sigma: Annotated[float, Field(ge=0)]
     shift: ShiftConfig
     patchcore: PatchCoreConfig
+    padim: PadimConfig
     evaluation: EvaluationConfig
 
     @property

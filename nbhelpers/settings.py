@@ -28,7 +28,12 @@ ShiftPart = Literal[
     "rotation", "crop", "translation", "brightness", "contrast", "saturation", "blur", "noise", "illumination",
     "geometric", "photometric",
 ]
-ScenarioName = Literal["clean", "no_adaptation", "threshold_only", "full_adaptation"]
+ScenarioName = Literal[
+    "clean", "no_adaptation", "threshold_only", "full_adaptation", "global", "global_one_threshold",
+]
+MethodName = Literal["patchcore", "padim"]
+Layers = Annotated[tuple[str, ...], Field(min_length=1)]
+Aggregation = Literal["max", "mean", "topk"]
 
 
 class Settings(BaseModel):
@@ -124,27 +129,38 @@ class ShiftConfig(Settings):
 
 
 class BackboneConfig(Settings):
-    """A pretrained network and the layers that are read."""
+    """A pretrained network, the same for every method that reads features."""
 
     name: str
     weights: Literal["packaged", "imagenet", "random"]
-    layers: Annotated[tuple[str, ...], Field(min_length=1)]
 
 
 class PatchCoreConfig(Settings):
     """Hyper-parameters of PatchCore."""
 
-    backbone: BackboneConfig
+    layers: Layers
     coreset_ratio: Annotated[float, Field(gt=0, le=1)]
     num_neighbors: PositiveInt
     reweight: bool
-    aggregation: Literal["max", "mean", "topk"]
+    aggregation: Aggregation
     topk_percentile: OpenShare
-    smoothing_sigma: Annotated[float, Field(ge=0)]
+
+
+class PadimConfig(Settings):
+    """Hyper-parameters of PaDiM."""
+
+    layers: Layers
+    n_features: PositiveInt
+    aggregation: Aggregation
+    topk_percentile: OpenShare
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
 
 
 class EvaluationConfig(Settings):
-    """Uncertainty of the metrics."""
+    """Thresholds, and the uncertainty of the metrics."""
 
     bootstrap_draws: Annotated[int, Field(ge=100)]
     confidence: Annotated[float, Field(ge=0.5, lt=1)]
+    threshold_rule: str
+    target_fprs: Annotated[tuple[OpenShare, ...], Field(min_length=1)]
+    conformal_folds: Annotated[int, Field(ge=2)]

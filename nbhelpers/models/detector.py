@@ -27,6 +27,8 @@ class Predictions:
         labels: ``(N,)`` int64, 0 good, 1 anomalous.
         defect_types: N names, ``good`` or the defect type.
         ids: N sample ids.
+        nearest: ``(N, h, w)`` int32 on the feature grid, where the detector keeps training patches: the place
+            in its list of training images of the one whose patch is nearest; None for other detectors.
 
     Raises:
         ModelError: the parts differ in length or shape, or a score is not finite.
@@ -39,9 +41,10 @@ class Predictions:
     labels: np.ndarray
     defect_types: tuple[str, ...]
     ids: tuple[str, ...]
+    nearest: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        lengths = {name: len(getattr(self, name)) for name in self.__dataclass_fields__}
+        lengths = {name: len(value) for name, value in vars(self).items() if value is not None}
         if len(set(lengths.values())) != 1 or self.anomaly_maps.shape != self.masks.shape:
             raise ModelError(
                 f"predictions do not fit together: lengths {lengths}, maps {self.anomaly_maps.shape}, "
@@ -59,7 +62,8 @@ class Predictions:
         rows = np.arange(len(self))[index]
         arrays = (self.image_scores, self.anomaly_maps, self.masks, self.pixel_valid, self.labels)
         names = (tuple(self.defect_types[i] for i in rows), tuple(self.ids[i] for i in rows))
-        return Predictions(*(array[rows] for array in arrays), *names)
+        nearest = None if self.nearest is None else self.nearest[rows]
+        return Predictions(*(array[rows] for array in arrays), *names, nearest)
 
     def save(self, path: Path) -> None:
         """Write one ``.npz`` (to a temporary name, then renamed)."""
@@ -68,13 +72,14 @@ class Predictions:
                 temporary, image_scores=self.image_scores, anomaly_maps=self.anomaly_maps,
                 masks=self.masks, pixel_valid=self.pixel_valid, labels=self.labels,
                 defect_types=np.array(self.defect_types, dtype=np.str_), ids=np.array(self.ids, dtype=np.str_),
+                **({} if self.nearest is None else {"nearest": self.nearest}),
             )
 
     @classmethod
     def load(cls, path: Path) -> Predictions:
         """Read what ``save`` wrote."""
         with np.load(path) as stored:
-            arrays = {name: stored[name] for name in cls.__dataclass_fields__}
+            arrays = {name: stored[name] for name in stored.files}
         for name in ("defect_types", "ids"):
             arrays[name] = tuple(str(text) for text in arrays[name])
         return cls(**arrays)

@@ -9,93 +9,57 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
-from nbhelpers.data.images import Batch, make_loader
 from nbhelpers.data.layout import Sample
-from nbhelpers.errors import ConfigError, DataError, ModelError
+from nbhelpers.errors import ModelError
 from nbhelpers.models.backbones import Backbone
+from nbhelpers.models.base import FeatureDetector
 from nbhelpers.models.coreset import coreset_size, greedy_coreset
-from nbhelpers.models.detector import Predictions
-from nbhelpers.models.distances import map_blocks, single_threaded
 from nbhelpers.models.memory_bank import MemoryBank
 from nbhelpers.models.resources import require_memory
-from nbhelpers.models.storage import load_detector, save_detector
-
-KIND = "patchcore 1, euclidean distances"
-IMAGES_AT_ONCE = 4  # in one thread of a CPU: more need more memory and are no faster
-AGGREGATIONS = ("max", "mean", "topk")
-SETTINGS = (
-    "image_size", "coreset_ratio", "num_neighbors", "reweight", "aggregation", "topk_percentile",
-    "smoothing_sigma", "seed",
-)
 
 
-class PatchCore:
+class PatchCore(FeatureDetector):
     """PatchCore detector.
 
     Args:
         backbone: Frozen network; its layers' maps are pooled 3x3 (stride 1) and brought to the finest grid.
-        image_size: Side of the square that the network sees, pixels.
         coreset_ratio: Share of the training patches that is kept, (0, 1].
         num_neighbors: b of eq. 7; 1 switches the re-weighting off.
         reweight: Weigh the highest patch score by eq. 7 (aggregation ``max`` only).
-        aggregation: Image score from the patch scores: ``max``; ``mean`` of all; ``topk``, the mean of those
-            above the ``topk_percentile`` quantile (0.95: the highest 5 %).
-        topk_percentile: See ``aggregation``, (0, 1).
-        smoothing_sigma: Gaussian smoothing of the anomaly map, pixels; 0 is none, the paper's is 4.
         seed: Draws the first coreset pick.
-        device: ``cpu``, ``cuda`` or another torch device.
-        loader: Arguments of ``make_loader`` (batch_size, num_workers, ...); no score depends on them.
+        **shared: See ``FeatureDetector``; ``aggregation`` is over the patch scores.
 
     Attributes:
-        stats: After ``fit``: n_images, n_patches, dimension, bank_size, seconds_features, seconds_coreset.
+        origins: ``(M,)`` int32, for each bank feature the training image it was taken from, by its place in
+            what ``fit`` was given.
+        stats: After ``fit``: n_images, n_patches, dimension, bank_size, bank_<category> (how much of the bank is of
+            each category's images), seconds_features, seconds_coreset.
 
     Raises:
         ConfigError: a setting out of range.
     """
 
-    name = "patchcore"
+    name, kind = "patchcore", "patchcore 2, euclidean distances"
+    settings = (*FeatureDetector.settings, "coreset_ratio", "num_neighbors", "reweight")
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        image_size: int = 224,
-        coreset_ratio: float = 0.05,
-        num_neighbors: int = 9,
-        reweight: bool = True,
-        aggregation: str = "max",
-        topk_percentile: float = 0.95,
-        smoothing_sigma: float = 4.0,
-        seed: int = 42,
-        device: str | torch.device = "cpu",
-        loader: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.backbone = backbone.to(device)
-        self.image_size, self.coreset_ratio, self.num_neighbors = image_size, coreset_ratio, num_neighbors
-        self.reweight, self.aggregation, self.topk_percentile = reweight, aggregation, topk_percentile
-        self.smoothing_sigma, self.seed, self.device = smoothing_sigma, seed, torch.device(device)
-        self.loader = dict(loader or {})
+    def __init__(self, backbone: Backbone, image_size: int = 224, coreset_ratio: float = 0.05, num_neighbors: int = 9,
+                 reweight: bool = True, **shared: Any) -> None:
+        super().__init__(backbone, image_size, **shared)
+        self.coreset_ratio, self.num_neighbors, self.reweight = coreset_ratio, num_neighbors, reweight
         self.bank: MemoryBank | None = None
-        self.stats: dict[str, float] = {}
-        for setting, fits, wanted in (
-            ("coreset_ratio", 0 < coreset_ratio <= 1, "a share in (0, 1]"),
-            ("num_neighbors", num_neighbors >= 1, "1 or more"),
-            ("aggregation", aggregation in AGGREGATIONS, "one of " + ", ".join(AGGREGATIONS)),
-            ("topk_percentile", 0 < topk_percentile < 1, "a share in (0, 1)"),
-            ("smoothing_sigma", smoothing_sigma >= 0, "0 or more"),
-        ):
-            if not fits:
-                raise ConfigError(f"patchcore {setting}: expected {wanted}, found {getattr(self, setting)!r}")
+        self.origins = torch.empty(0, dtype=torch.int32)
+        self.require("coreset_ratio", 0 < coreset_ratio <= 1, "a share in (0, 1]")
+        self.require("num_neighbors", num_neighbors >= 1, "1 or more")
 
     @property
     def memory_bank(self) -> Tensor:
@@ -110,11 +74,7 @@ class PatchCore:
         Each layer's map is averaged over 3x3 cells (zeros beyond the border) and brought to the grid of the
         finest layer.
         """
-        if self.device.type != "cpu" or len(images) == 1:
-            return self._extract(images.to(self.device))
-        with single_threaded() as n_threads:
-            parts = images.split(min(IMAGES_AT_ONCE, -(-len(images) // n_threads)))
-            return torch.cat(list(map_blocks(self._extract, parts, n_threads)))
+        return self.in_parts(self._extract, images)
 
     @torch.no_grad()
     def _extract(self, images: Tensor) -> Tensor:
@@ -135,7 +95,7 @@ class PatchCore:
         self._require_memory(n_patches, dim)
         features = torch.empty(n_patches, dim, device=self.device)
         filled = 0
-        for batch in self._batches(samples, "features", "train"):
+        for batch in self.batches(samples, "features", "train"):
             block = self.extract(batch.images).flatten(0, 2)
             features[filled : filled + len(block)] = block
             filled += len(block)
@@ -151,11 +111,6 @@ class PatchCore:
             "set a smaller image_size or coreset_ratio, fewer layers, or a backbone with fewer channels",
         )
 
-    def _batches(self, samples: Sequence[Sample], label: str, phase: str) -> Iterator[Batch]:
-        if not samples:
-            raise DataError("PatchCore: expected at least one image, found none; check the split")
-        return iter(tqdm(make_loader(samples, self.image_size, phase=phase, **self.loader), desc=label))
-
     # -- fit ----------------------------------------------------------------------------------------
 
     def fit(self, samples: Sequence[Sample]) -> PatchCore:
@@ -168,16 +123,18 @@ class PatchCore:
         begin = time.perf_counter()
         features = self.patch_features(samples)
         seconds = time.perf_counter() - begin
-        self.fit_features(features)
-        self.stats = {"n_images": len(samples), **self.stats, "seconds_features": round(seconds, 3)}
+        self.fit_features(features, patches_per_image=len(features) // len(samples))
+        owners = Counter(samples[image].category for image in self.origins.tolist())
+        shares = {f"bank_{name}": count for name, count in sorted(owners.items())}
+        self.stats = {"n_images": len(samples), **self.stats, "seconds_features": round(seconds, 3), **shares}
         return self
 
-    def fit_features(self, features: Tensor) -> PatchCore:
-        """Build the memory bank from patch features ``(N, D)``."""
+    def fit_features(self, features: Tensor, patches_per_image: int = 1) -> PatchCore:
+        """Build the memory bank from patch features ``(N, D)``, those of one image after those of another."""
         begin = time.perf_counter()
         generator = torch.Generator().manual_seed(self.seed)
         picks = greedy_coreset(features, coreset_size(len(features), self.coreset_ratio), generator=generator)
-        self.bank = MemoryBank(features[picks])
+        self.bank, self.origins = MemoryBank(features[picks]), (picks // patches_per_image).int()
         self.stats = {
             "n_patches": len(features), "dimension": features.shape[1], "bank_size": len(picks),
             "seconds_coreset": round(time.perf_counter() - begin, 3),
@@ -186,34 +143,15 @@ class PatchCore:
 
     # -- predict ------------------------------------------------------------------------------------
 
-    def predict(self, samples: Sequence[Sample]) -> Predictions:
-        """Score images; the score of one does not depend on the others.
-
-        Raises:
-            ModelError: not fitted, or fitted with a backbone of other channels.
-            DataError: no image, or one that cannot be read.
-        """
-        self._fitted()
-        size = (len(samples), self.image_size, self.image_size)
-        maps, masks = np.empty(size, np.float32), np.empty(size, np.uint8)
-        scores, labels = np.empty(len(samples), np.float32), np.empty(len(samples), np.int64)
-        valid = np.empty(len(samples), bool)
-        filled = 0
-        for batch in self._batches(samples, "predict", "test"):
-            here = slice(filled, filled := filled + len(batch.samples))
-            patch_scores, image_scores = self.score_features(self.extract(batch.images))
-            maps[here], scores[here] = self.anomaly_maps(patch_scores), image_scores.cpu()
-            masks[here], labels[here] = batch.masks, batch.labels
-            # an anomalous image without any defect pixel: the defect left the frame
-            valid[here] = batch.has_mask & ((batch.labels == 0) | batch.masks.flatten(1).any(dim=1))
-        types, ids = tuple(s.defect_type for s in samples), tuple(s.id for s in samples)
-        return Predictions(scores, maps, masks, valid, labels, types, ids)
+    def score(self, images: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        patch_scores, image_scores, nearest = self.score_features(self.extract(images))
+        return self.anomaly_maps(patch_scores), image_scores.cpu().numpy(), self.origins[nearest].cpu().numpy()
 
     @torch.no_grad()
-    def score_features(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Patch scores ``(B, h, w)`` and image scores ``(B,)`` of patch features ``(B, h, w, D)``.
+    def score_features(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Patch scores ``(B, h, w)``, image scores ``(B,)`` and nearest bank features ``(B, h, w)``.
 
-        A patch's score is the Euclidean distance to the nearest bank feature.
+        Of patch features ``(B, h, w, D)``. A patch's score is the Euclidean distance to the nearest bank feature.
         """
         bank = self._fitted()
         if features.shape[-1] != bank.features.shape[1]:
@@ -223,31 +161,16 @@ class PatchCore:
             )
         distance, index = bank.nearest(features.flatten(0, 2))
         patch_scores = distance.view(len(features), -1)
-        if self.aggregation == "max":
-            image_scores, best = patch_scores.max(dim=1)
-            if self.reweight:
-                patches = features.flatten(1, 2)[torch.arange(len(features), device=best.device), best]
-                nearest = index.view_as(patch_scores).gather(1, best[:, None]).squeeze(1)
-                image_scores = image_scores * bank.density_weight(
-                    patches, image_scores, nearest, self.num_neighbors
-                )
-        else:
-            share = 1.0 if self.aggregation == "mean" else 1 - self.topk_percentile
-            count = max(1, round(share * patch_scores.shape[1]))
-            image_scores = patch_scores.topk(count, dim=1).values.mean(dim=1)
-        return patch_scores.view(features.shape[:3]), image_scores
-
-    def anomaly_maps(self, patch_scores: Tensor) -> np.ndarray:
-        """Patch scores ``(B, h, w)`` as ``(B, image_size, image_size)`` float32: bilinear, then smoothed."""
-        size = (self.image_size, self.image_size)
-        maps = F.interpolate(patch_scores[:, None], size=size, mode="bilinear")[:, 0].cpu().numpy()
-        if self.smoothing_sigma == 0:
-            return maps
-        width = 2 * int(4 * self.smoothing_sigma + 0.5) + 1
-        return np.stack([
-            cv2.GaussianBlur(m, (width, width), self.smoothing_sigma, borderType=cv2.BORDER_REFLECT_101)
-            for m in maps
-        ])
+        image_scores = self.aggregate(patch_scores)
+        if self.aggregation == "max" and self.reweight:
+            best = patch_scores.argmax(dim=1)
+            patches = features.flatten(1, 2)[torch.arange(len(features), device=best.device), best]
+            nearest = index.view_as(patch_scores).gather(1, best[:, None]).squeeze(1)
+            image_scores = image_scores * self._fitted().density_weight(
+                patches, image_scores, nearest, self.num_neighbors
+            )
+        grid = features.shape[:3]
+        return patch_scores.view(grid), image_scores, index.view(grid)
 
     def _fitted(self) -> MemoryBank:
         if self.bank is None:
@@ -256,41 +179,17 @@ class PatchCore:
 
     # -- save and load ------------------------------------------------------------------------------
 
-    def save(self, path: Path) -> None:
-        """Write the folder ``path``: the bank, the settings, and which backbone it was fitted with."""
-        backbone = self.backbone
-        save_detector(path, KIND, {"memory_bank": self.memory_bank}, {
-            "backbone": {
-                "name": backbone.name, "layers": list(backbone.layers), "weights": backbone.weights,
-                "seed": backbone.seed,
-            },
-            "fingerprint": backbone.fingerprint(),
-            "settings": {name: getattr(self, name) for name in SETTINGS},
-            "loader": self.loader,
-            "stats": self.stats,
-        })
+    def tensors(self) -> dict[str, Tensor]:
+        return {"memory_bank": self.memory_bank, "origins": self.origins}
 
-    @classmethod
-    def load(cls, path: Path, device: str | torch.device = "cpu") -> PatchCore:
-        """Read what ``save`` wrote: same settings, same backbone, identical scores.
-
-        Raises:
-            ModelError: something is missing, damaged, of another version, or does not fit together.
-        """
-        keys = ("memory_bank", "backbone", "fingerprint", "settings", "loader", "stats")
-        tensors, stored = load_detector(path, KIND, keys, device)
-        backbone = Backbone(**stored["backbone"])
-        if backbone.fingerprint() != stored["fingerprint"]:
-            raise ModelError(
-                f"{path}: fitted with backbone {stored['fingerprint']}, found {backbone.fingerprint()} here; "
-                "fit it again"
-            )
-        bank, width = tensors["memory_bank"], sum(backbone.channels.values())
+    def restore(self, tensors: Mapping[str, Tensor], path: Path) -> None:
+        bank, width = tensors.get("memory_bank", torch.empty(0)), sum(self.backbone.channels.values())
         if bank.ndim != 2 or bank.shape[1] != width:
             raise ModelError(
                 f"{path}: expected a memory bank (M, {width}) as its backbone gives, found "
                 f"{tuple(bank.shape)}; fit it again"
             )
-        model = cls(backbone, device=device, loader=stored["loader"], **stored["settings"])
-        model.bank, model.stats = MemoryBank(bank), stored["stats"]
-        return model
+        if tensors["origins"].shape != bank.shape[:1]:
+            raise ModelError(f"{path}: expected one origin for each of {len(bank)} bank features, found "
+                             f"{tuple(tensors['origins'].shape)}; fit it again")
+        self.bank, self.origins = MemoryBank(bank), tensors["origins"]

@@ -20,7 +20,8 @@ def test_the_reference_study_is_what_mvtec_says():
     config = load_config("mvtec")
     assert (config.seed, config.splits.train_ratio, config.splits.val_anomaly_ratio) == (42, 0.8, 0.3)
     assert config.data.categories == ("hazelnut", "carpet", "zipper") and config.data.image_size == 224
-    assert config.patchcore.backbone.name == "resnet50" and config.patchcore.backbone.layers == ("layer2", "layer3")
+    assert config.backbone.name == "resnet50" and config.patchcore.layers == ("layer2", "layer3")
+    assert config.padim.layers == ("layer1", "layer2", "layer3") and config.padim.n_features == 100
     assert (config.patchcore.coreset_ratio, config.patchcore.num_neighbors) == (0.05, 9)
     assert config.shift.rotation_degrees == 10 and config.shift.illumination_strength == (0.4, 0.7)
 
@@ -69,7 +70,7 @@ def test_the_workspace_moves_files_and_no_number(monkeypatch, tmp_path):
 
 def test_the_digest_sees_every_other_setting():
     digests = {load_config("tiny", change).digest() for change in (
-        {}, {"seed": 1}, {"data.image_size": 64}, {"patchcore.backbone.layers": ["blocks.2"]}, {"threads": 1})}
+        {}, {"seed": 1}, {"data.image_size": 64}, {"patchcore.layers": ["blocks.2"]}, {"threads": 1})}
     assert len(digests) == 5
 
 

@@ -1,0 +1,196 @@
+"""What detectors on frozen features share: the predict loop, smoothing, the image score, their folder on disk.
+
+A subclass says how a batch is scored; all else is here once, so that two detectors differ in their idea and in
+nothing besides (FEATURES P14: one weight source, one smoothing, one way to an image score).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+from typing_extensions import Self
+
+from nbhelpers.data.images import Batch, make_loader
+from nbhelpers.data.layout import Sample
+from nbhelpers.errors import ConfigError, DataError, ModelError
+from nbhelpers.models.backbones import Backbone
+from nbhelpers.models.detector import Predictions
+from nbhelpers.models.distances import map_blocks, single_threaded
+from nbhelpers.models.storage import load_detector, save_detector
+
+AGGREGATIONS = ("max", "mean", "topk")
+IMAGES_AT_ONCE = 4  # in one thread of a CPU: more need more memory and are no faster
+
+
+class FeatureDetector(ABC):
+    """A detector that scores images by the features of a frozen backbone.
+
+    Args:
+        backbone: Frozen network and the layers that are read.
+        image_size: Side of the square that the network sees, pixels.
+        aggregation: Image score from many scores: ``max``; ``mean`` of all; ``topk``, the mean of those above
+            the ``topk_percentile`` quantile (0.95: the highest 5 %).
+        topk_percentile: See ``aggregation``, (0, 1).
+        smoothing_sigma: Gaussian smoothing of the anomaly map, pixels; 0 is none, the papers' is 4.
+        seed: Seeds the detector's own generator.
+        device: ``cpu``, ``cuda`` or another torch device.
+        loader: Arguments of ``make_loader`` (batch_size, num_workers, ...); no score depends on them.
+
+    Attributes:
+        stats: After ``fit``: what it has to say of itself, by name.
+
+    Raises:
+        ConfigError: a setting out of range.
+    """
+
+    name: ClassVar[str]
+    #: Name and version of the layout on disk.
+    kind: ClassVar[str]
+    #: Names of the attributes that are stored as settings, and handed to the constructor again.
+    settings: ClassVar[tuple[str, ...]] = ("image_size", "aggregation", "topk_percentile", "smoothing_sigma", "seed")
+
+    def __init__(self, backbone: Backbone, image_size: int = 224, aggregation: str = "max",
+                 topk_percentile: float = 0.95, smoothing_sigma: float = 4.0, seed: int = 42,
+                 device: str | torch.device = "cpu", loader: Mapping[str, Any] | None = None) -> None:
+        self.backbone = backbone.to(device)
+        self.image_size, self.aggregation, self.topk_percentile = image_size, aggregation, topk_percentile
+        self.smoothing_sigma, self.seed, self.device = smoothing_sigma, seed, torch.device(device)
+        self.loader = dict(loader or {})
+        self.stats: dict[str, float] = {}
+        self.require("aggregation", aggregation in AGGREGATIONS, "one of " + ", ".join(AGGREGATIONS))
+        self.require("topk_percentile", 0 < topk_percentile < 1, "a share in (0, 1)")
+        self.require("smoothing_sigma", smoothing_sigma >= 0, "0 or more")
+
+    def require(self, setting: str, fits: bool, wanted: str) -> None:
+        """Refuse a setting that is out of range."""
+        if not fits:
+            raise ConfigError(f"{self.name} {setting}: expected {wanted}, found {getattr(self, setting)!r}")
+
+    # -- what a subclass says -----------------------------------------------------------------------
+
+    @abstractmethod
+    def fit(self, samples: Sequence[Sample]) -> Self:
+        """Learn what is normal from good samples."""
+
+    @abstractmethod
+    def score(self, images: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Anomaly maps ``(B, H, W)`` and image scores ``(B,)``, float32, of ``(B, 3, H, W)`` normalised images.
+
+        Third: for each cell of the feature grid the training image that is nearest, ``(B, h, w)`` int32, or None.
+        """
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """What ``fit`` learned, by name; ModelError where nothing was fitted."""
+
+    @abstractmethod
+    def restore(self, tensors: Mapping[str, Tensor], path: Path) -> None:
+        """Take over what ``tensors`` gave; ModelError, with ``path`` in it, where it does not fit the backbone."""
+
+    # -- predict ------------------------------------------------------------------------------------
+
+    def batches(self, samples: Sequence[Sample], label: str, phase: str) -> Iterator[Batch]:
+        """Batches of images in order, with a progress bar.
+
+        Raises:
+            DataError: no image, or one that cannot be read.
+        """
+        if not samples:
+            raise DataError(f"{self.name}: expected at least one image, found none; check the split")
+        return iter(tqdm(make_loader(samples, self.image_size, phase=phase, **self.loader), desc=label))
+
+    def in_parts(self, work: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        """``work`` on ``(B, ...)`` images; on a CPU a few images a thread, which is faster than threads in each."""
+        if self.device.type != "cpu" or len(images) == 1:
+            return work(images.to(self.device))
+        with single_threaded() as n_threads:
+            parts = images.split(min(IMAGES_AT_ONCE, -(-len(images) // n_threads)))
+            return torch.cat(list(map_blocks(work, parts, n_threads)))
+
+    def predict(self, samples: Sequence[Sample]) -> Predictions:
+        """Score images; the score of one does not depend on the others.
+
+        Raises:
+            ModelError: not fitted, or fitted with a backbone of other channels.
+            DataError: no image, or one that cannot be read.
+        """
+        self.tensors()
+        size = (len(samples), self.image_size, self.image_size)
+        maps, masks = np.empty(size, np.float32), np.empty(size, np.uint8)
+        scores, labels = np.empty(len(samples), np.float32), np.empty(len(samples), np.int64)
+        valid, nearest = np.empty(len(samples), bool), []
+        filled = 0
+        for batch in self.batches(samples, "predict", "test"):
+            here = slice(filled, filled := filled + len(batch.samples))
+            maps[here], scores[here], sources = self.score(batch.images)
+            masks[here], labels[here] = batch.masks, batch.labels
+            # an anomalous image without any defect pixel: the defect left the frame
+            valid[here] = batch.has_mask & ((batch.labels == 0) | batch.masks.flatten(1).any(dim=1))
+            nearest += [] if sources is None else [sources]
+        types, ids = tuple(s.defect_type for s in samples), tuple(s.id for s in samples)
+        together = np.concatenate(nearest) if nearest else None
+        return Predictions(scores, maps, masks, valid, labels, types, ids, together)
+
+    def aggregate(self, scores: Tensor) -> Tensor:
+        """Image scores ``(B,)`` from ``(B, n)`` scores, by ``aggregation``."""
+        if self.aggregation == "max":
+            return scores.amax(dim=1)
+        share = 1.0 if self.aggregation == "mean" else 1 - self.topk_percentile
+        return scores.topk(max(1, round(share * scores.shape[1])), dim=1).values.mean(dim=1)
+
+    def anomaly_maps(self, patch_scores: Tensor) -> np.ndarray:
+        """Patch scores ``(B, h, w)`` as ``(B, image_size, image_size)`` float32: bilinear, then smoothed."""
+        size = (self.image_size, self.image_size)
+        maps = F.interpolate(patch_scores[:, None], size=size, mode="bilinear")[:, 0].cpu().numpy()
+        if self.smoothing_sigma == 0:
+            return maps
+        width = 2 * int(4 * self.smoothing_sigma + 0.5) + 1
+        return np.stack([
+            cv2.GaussianBlur(m, (width, width), self.smoothing_sigma, borderType=cv2.BORDER_REFLECT_101)
+            for m in maps
+        ])
+
+    # -- save and load ------------------------------------------------------------------------------
+
+    def save(self, path: Path) -> None:
+        """Write the folder ``path``: what was learned, the settings, and which backbone it was fitted with."""
+        backbone = self.backbone
+        save_detector(path, self.kind, self.tensors(), {
+            "backbone": {
+                "name": backbone.name, "layers": list(backbone.layers), "weights": backbone.weights,
+                "seed": backbone.seed,
+            },
+            "fingerprint": backbone.fingerprint(),
+            "settings": {name: getattr(self, name) for name in self.settings},
+            "loader": self.loader,
+            "stats": self.stats,
+        })
+
+    @classmethod
+    def load(cls, path: Path, device: str | torch.device = "cpu") -> Self:
+        """Read what ``save`` wrote: same settings, same backbone, identical scores.
+
+        Raises:
+            ModelError: something is missing, damaged, of another version, or does not fit together.
+        """
+        keys = ("backbone", "fingerprint", "settings", "loader", "stats")
+        tensors, stored = load_detector(path, cls.kind, keys, device)
+        backbone = Backbone(**stored["backbone"])
+        if backbone.fingerprint() != stored["fingerprint"]:
+            raise ModelError(
+                f"{path}: fitted with backbone {stored['fingerprint']}, found {backbone.fingerprint()} here; "
+                "fit it again"
+            )
+        model = cls(backbone, device=device, loader=stored["loader"], **stored["settings"])
+        model.restore(tensors, path)
+        model.stats = stored["stats"]
+        return model
