@@ -6,8 +6,6 @@ AUPRO: Bergmann et al., "The MVTec Anomaly Detection Dataset", IJCV 2021, sec. 4
 exact AUPRO (the tests hold the two together), without sorting all pixels once a metric.
 """
 
-from collections.abc import Mapping, Sequence
-
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,7 +21,7 @@ IMAGE_METRICS = (
 )
 PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "pixel_f1", "aupro", "aupro_005")
 # What may be averaged over categories; thresholds and counts (tp, tn, fp, fn, regions, ...) may not.
-RATE_METRICS = IMAGE_METRICS + PIXEL_METRICS
+RATE_METRICS = (*IMAGE_METRICS, "ece", *PIXEL_METRICS, "aupimo")
 
 # AUPRO's limits of the false-positive rate: 0.3 as in MVTec AD, 0.05 as in MVTec AD 2.
 FPR_LIMITS = {"aupro": 0.3, "aupro_005": 0.05}
@@ -221,15 +219,3 @@ def pixel_metrics(anomaly_maps: NDArray, masks: NDArray) -> dict[str, float]:
     curve = curve_metrics(tied, np.diff(passed, prepend=0), overlap)
     values = {name: float(curve[name.removeprefix("pixel_")]) for name in PIXEL_METRICS}
     return values | {"regions": int(n_regions.sum())}
-
-
-def macro_average(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Mean over categories (one mapping of metrics each) of every RATE_METRICS that all of them have.
-
-    A metric that one category lacks (no masks, say) is left out: a mean of fewer categories would be read as
-    a mean of all. Thresholds and counts are never averaged. Raises DataError without rows.
-    """
-    if not rows:
-        raise DataError("expected at least one category to average over, found none; evaluate one first")
-    shared = [name for name in RATE_METRICS if all(name in row for row in rows)]
-    return {name: float(np.mean([row[name] for row in rows])) for name in shared}

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from nbhelpers.errors import DataError
 from nbhelpers.evaluation.metrics import (
     FPR_LIMITS,
     IMAGE_METRICS,
@@ -30,12 +29,12 @@ from nbhelpers.evaluation.metrics import (
 )
 
 Array = NDArray[np.float64]
-Intervals = dict[str, tuple[float, float]]
+Seed = int | tuple[int, ...]
 
 CHUNK_VALUES = 1 << 20  # weights times bins that are held at once: 8 MiB an array
 
 
-def stratified_weights(strata: ArrayLike, draws: int, seed: int) -> Array:
+def stratified_weights(strata: ArrayLike, draws: int, seed: Seed) -> Array:
     """How often each of N images occurs in each resample, (draws, N); every stratum keeps its size.
 
     strata (N,): the images' group (label, or has-a-defect).
@@ -62,23 +61,29 @@ def percentile_interval(draws: ArrayLike, level: float = 0.95) -> tuple[float, f
     return float(low), float(high)
 
 
-def image_draws(
-    labels: ArrayLike, scores: ArrayLike, threshold: float, *, draws: int = 1000, seed: int
-) -> dict[str, Array]:
-    """IMAGE_METRICS of each resample, (draws,) each, at a fixed threshold; labels (N,) 0/1, scores (N,).
+def share_interval(hits: int, n: int, level: float = 0.95) -> tuple[float, float, float]:
+    """A share of n independent images and its exact interval (Clopper and Pearson 1934): share, low, high."""
+    interval = stats.binomtest(hits, n).proportion_ci(level, method="exact")
+    return hits / n, float(interval.low), float(interval.high)
 
-    The mean of several categories' draws has the interval of their macro average. `trivial_f1` depends on the
-    counts alone and is constant. Raises DataError as `check_scores` does.
+
+def image_draws(
+    labels: ArrayLike, scores: ArrayLike, threshold: ArrayLike, *, draws: int = 1000, seed: Seed
+) -> dict[str, Array]:
+    """IMAGE_METRICS of each resample, (draws,) each; labels (N,) 0/1, scores (N,).
+
+    threshold: one for all resamples, or one a resample (draws,), as `threshold_draws` gives them: then the rates
+    vary with the calibration images as well. The mean of several categories' draws has the interval of their
+    macro average. `trivial_f1` depends on the counts alone and is constant. Raises DataError as `check_scores`
+    does.
     """
     defect, scores = check_scores(labels, scores)
     order = np.argsort(-scores, kind="stable")
     ties = np.flatnonzero(np.diff(-scores[order], prepend=-np.inf))  # where each distinct score starts
     weights = stratified_weights(defect, draws, seed)
-    flagged = decide(scores, threshold)
-    rates = confusion_rates(
-        tp=weights @ (flagged & defect), tn=weights @ (~flagged & ~defect),
-        fp=weights @ (flagged & ~defect), fn=weights @ (~flagged & defect),
-    )
+    flagged = decide(scores, np.reshape(threshold, (-1, 1)))  # (1 or draws, N)
+    hits, alarms = ((weights * (flagged & part)).sum(axis=1) for part in (defect, ~defect))
+    rates = confusion_rates(tp=hits, fn=defect.sum() - hits, fp=alarms, tn=(~defect).sum() - alarms)
     curves = []
     for rows in _chunks(draws, scores.size):
         ranked = weights[rows][:, order]
@@ -92,36 +97,6 @@ def image_draws(
         "trivial_f1": np.full(draws, trivial_f1(defect)),
     }
     return {name: values[name] for name in IMAGE_METRICS}
-
-
-def bootstrap_image(
-    labels: ArrayLike, scores: ArrayLike, threshold: float,
-    *, draws: int = 1000, level: float = 0.95, seed: int,
-) -> Intervals:
-    """Interval (low, high) of each of IMAGE_METRICS, stratified by class; see `image_draws`."""
-    sample = image_draws(labels, scores, threshold, draws=draws, seed=seed)
-    return {name: percentile_interval(values, level) for name, values in sample.items()}
-
-
-def bootstrap_difference(
-    labels_a: ArrayLike, scores_a: ArrayLike, threshold_a: float,
-    labels_b: ArrayLike, scores_b: ArrayLike, threshold_b: float,
-    *, draws: int = 1000, level: float = 0.95, seed: int,
-) -> Intervals:
-    """Interval (low, high) of b minus a of each of IMAGE_METRICS, the images paired by position.
-
-    For image i and its shifted twin i, or two detectors on the same images. Raises DataError where the labels
-    differ: the two are not the same images in the same order then.
-    """
-    labels_a, labels_b = np.asarray(labels_a), np.asarray(labels_b)
-    if not np.array_equal(labels_a, labels_b):
-        raise DataError(
-            f"expected the same images in the same order, found {labels_a.size} and {labels_b.size} images "
-            "with different labels; sort both prediction sets by image id and keep the images that both have"
-        )
-    a = image_draws(labels_a, scores_a, threshold_a, draws=draws, seed=seed)
-    b = image_draws(labels_b, scores_b, threshold_b, draws=draws, seed=seed)
-    return {name: percentile_interval(b[name] - a[name], level) for name in IMAGE_METRICS}
 
 
 def score_histograms(anomaly_maps: NDArray, masks: NDArray) -> tuple[Array, Array, Array]:
@@ -160,7 +135,7 @@ def score_histograms(anomaly_maps: NDArray, masks: NDArray) -> tuple[Array, Arra
 
 
 def pixel_draws(
-    anomaly_maps: NDArray, masks: NDArray, *, draws: int = 1000, seed: int
+    anomaly_maps: NDArray, masks: NDArray, *, draws: int = 1000, seed: Seed
 ) -> dict[str, Array]:
     """PIXEL_METRICS of each resample of whole images, (draws,) each; maps and 0/1 masks (N, H, W).
 
@@ -175,14 +150,6 @@ def pixel_draws(
     return {
         name: np.concatenate([part[name.removeprefix("pixel_")] for part in parts]) for name in PIXEL_METRICS
     }
-
-
-def bootstrap_pixel(
-    anomaly_maps: NDArray, masks: NDArray, *, draws: int = 1000, level: float = 0.95, seed: int
-) -> Intervals:
-    """Interval (low, high) of each of PIXEL_METRICS, whole images as clusters; see `pixel_draws`."""
-    sample = pixel_draws(anomaly_maps, masks, draws=draws, seed=seed)
-    return {name: percentile_interval(values, level) for name, values in sample.items()}
 
 
 def score_summary(labels: ArrayLike, scores: ArrayLike) -> dict[str, float]:

@@ -1,18 +1,21 @@
 """Decision thresholds on image scores, calibrated on the val split only; anomalous is score >= value.
 
-The F1-optimal rule looks at every threshold that can make a difference and takes the middle of the best
-plateau. A grid between the smallest and the largest score would take the plateau's edge instead, just above
-the largest normal score, where the next normal image is a false alarm.
+The rules (threshold_rules.py) say where the value lies; this file judges it on the images that it was found on.
+`f1_optimal` looks at every threshold that can make a difference and takes the middle of the best plateau. A grid
+between the smallest and the largest score would take the plateau's edge instead, just above the largest normal
+score, where the next normal image is a false alarm.
 """
 
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nbhelpers.errors import ConfigError, DataError
-from nbhelpers.evaluation.metrics import check_scores, confusion_rates, decide
+from nbhelpers.evaluation.metrics import confusion_rates
+from nbhelpers.evaluation.threshold_rules import RULES, candidates, get_rule, scores_for
 
 CALIBRATION_RATES = ("f1", "precision", "recall", "specificity", "balanced_accuracy")
 
@@ -22,9 +25,11 @@ class Threshold:
     """A threshold with all that is needed to judge it.
 
     value: anomalous is score >= value, in the units of the detector's raw image scores; rule: how it was
-    found; n_good, n_defect: images it was calibrated on; plateau: (low, high), every value in the half-open
-    interval (low, high] decides alike on those images; calibration: CALIBRATION_RATES there; degenerate: the
-    value flags all good images, or no defect, or is no better than chance (balanced accuracy <= 0.5).
+    found; n_good, n_defect: the calibration images, those that the rule did not look at included; plateau:
+    (low, high), every value in the half-open interval (low, high] decides alike on those images, and an end
+    beyond which no score lies is the value itself; calibration: CALIBRATION_RATES there, of one class alone
+    only the rate that exists (specificity or recall); degenerate: the value flags all good images, or no
+    defect, or is no better than chance (balanced accuracy <= 0.5).
     """
 
     value: float
@@ -56,69 +61,64 @@ class Threshold:
         return cls(**own | {"plateau": tuple(own["plateau"])})
 
 
-def _candidates(defect: NDArray[np.bool_], scores: NDArray[np.float64]) -> tuple[NDArray, ...]:
-    """Every distinct decision: thresholds, plateau starts, plateau ends, F1; each (U,), ascending.
+def calibrate_threshold(
+    labels: ArrayLike, scores: ArrayLike, rule: str = "f1_optimal", value: float | None = None
+) -> Threshold:
+    """The threshold that the named rule finds on labels (N,) 0/1 and raw image scores (N,).
 
-    Between two neighbouring distinct scores all thresholds decide alike: U - 1 plateaus (low, high], met at
-    their midpoint. Below them lies "everything is anomalous", met at the smallest score itself. "Nothing is
-    anomalous" is no candidate: its F1 is 0, and the one below everything is always better.
+    Rules that need good images look at those alone and bear a calibration set without defects. Rule "fixed" takes
+    `value` and warns (UserWarning): it is the last resort where nothing was calibrated.
+
+    Raises:
+        ConfigError: a rule that RULES lacks, "fixed" without a finite value, or a value for another rule.
+        DataError: the images are not what the rule needs; see `threshold_rules.scores_for`.
     """
-    distinct = np.unique(scores)
-    low, high = np.concatenate([distinct[:1], distinct[:-1]]), distinct
-    value = low + (high - low) / 2
-    value = np.where(value > low, value, high)  # neighbours in float64 have no number between them
-    n_defect, n_good = defect.sum(), (~defect).sum()
-    fn = np.searchsorted(np.sort(scores[defect]), value, side="left")
-    tn = np.searchsorted(np.sort(scores[~defect]), value, side="left")
-    f1 = confusion_rates(tp=n_defect - fn, tn=tn, fp=n_good - tn, fn=fn)["f1"]
-    return value, low, high, f1
+    chosen = get_rule(rule)
+    if value is not None and (rule != "fixed" or not np.isfinite(value)):
+        raise ConfigError(f"expected a finite value for rule 'fixed' alone, found {value} for {rule!r}; leave it out")
+    good, defect = scores_for(chosen, labels, scores)
+    if value is None:
+        value = chosen.find(good, defect)
+    else:
+        warnings.warn(
+            f"the threshold {value} was not calibrated on any image: a last resort; calibrate a rule on the val split",
+            stacklevel=2,
+        )
+    return _judge(rule, float(value), good, defect)
 
 
-def f1_optimal(labels: ArrayLike, scores: ArrayLike) -> Threshold:
-    """The threshold of best F1 on labels (N,) 0/1 and raw image scores (N,): centre of the best plateau.
-
-    Of several plateaus with the same best F1 the widest is taken: its centre is the farthest from any seen
-    score, so it bears the most drift before a decision changes; of equally wide ones the lowest, which misses
-    fewest defects. "Everything is anomalous" has no width and wins only where its F1 alone is the best; it is
-    flagged as degenerate then. Raises DataError (see `check_scores`) for one class only: on defect images
-    alone every low threshold has precision 1, and on good ones alone F1 is 0 everywhere.
-    """
-    defect, scores = check_scores(labels, scores)
-    values, low, high, f1 = _candidates(defect, scores)
-    width = np.where(f1 >= f1.max() - 1e-12, high - low, -1.0)
-    best = int(np.argmax(width))
-    flagged = decide(scores, values[best])
-    rates = confusion_rates(
-        tp=(flagged & defect).sum(), tn=(~flagged & ~defect).sum(),
-        fp=(flagged & ~defect).sum(), fn=(~flagged & defect).sum(),
-    )
-    calibration = {name: float(rates[name]) for name in CALIBRATION_RATES}
+def _judge(rule: str, value: float, good: NDArray[np.float64], defect: NDArray[np.float64]) -> Threshold:
+    fn, tn = int((defect < value).sum()), int((good < value).sum())
+    rates = confusion_rates(tp=defect.size - fn, tn=tn, fp=good.size - tn, fn=fn)
+    known = CALIBRATION_RATES if good.size and defect.size else ("specificity",) if good.size else ("recall",)
+    calibration = {name: float(rates[name]) for name in known}
+    scores = np.concatenate([good, defect])
+    below, above = scores[scores < value], scores[scores >= value]
     return Threshold(
-        value=float(values[best]),
-        rule="f1_optimal",
-        n_good=int((~defect).sum()),
-        n_defect=int(defect.sum()),
-        plateau=(float(low[best]), float(high[best])),
+        value=value,
+        rule=rule,
+        n_good=good.size,
+        n_defect=defect.size,
+        plateau=(float(below.max()) if below.size else value, float(above.min()) if above.size else value),
         calibration=calibration,
         degenerate=(
-            calibration["specificity"] == 0
-            or calibration["recall"] == 0
-            or calibration["balanced_accuracy"] <= 0.5
+            calibration.get("specificity") == 0
+            or calibration.get("recall") == 0
+            or calibration.get("balanced_accuracy", 1.0) <= 0.5
         ),
     )
 
 
+def f1_optimal(labels: ArrayLike, scores: ArrayLike) -> Threshold:
+    """The threshold of best F1 on labels (N,) 0/1 and raw image scores (N,): centre of the widest best plateau.
+
+    See `threshold_rules.best_of`; where "everything is anomalous" is the best, it is flagged as degenerate.
+    Raises DataError for one class only.
+    """
+    return calibrate_threshold(labels, scores)
+
+
 def f1_curve(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Thresholds (U,) ascending, one in each plateau, and the F1 (U,) there: what `f1_optimal` sees."""
-    values, _, _, f1 = _candidates(*check_scores(labels, scores))
-    return values, f1
-
-
-RULES: dict[str, Callable[[ArrayLike, ArrayLike], Threshold]] = {"f1_optimal": f1_optimal}
-
-
-def calibrate_threshold(labels: ArrayLike, scores: ArrayLike, rule: str = "f1_optimal") -> Threshold:
-    """The threshold that the named rule finds; raises ConfigError for a rule that RULES lacks."""
-    if rule not in RULES:
-        raise ConfigError(f"expected a rule of {', '.join(RULES)}, found {rule!r}; choose one of them")
-    return RULES[rule](labels, scores)
+    values, _, _, rates = candidates(*scores_for(RULES["f1_optimal"], labels, scores))
+    return values, rates["f1"]

@@ -8,11 +8,9 @@ from nbhelpers.errors import DataError
 from nbhelpers.evaluation.metrics import (
     IMAGE_METRICS,
     PIXEL_METRICS,
-    RATE_METRICS,
     curve_metrics,
     decide,
     image_metrics,
-    macro_average,
     pixel_metrics,
 )
 
@@ -241,14 +239,3 @@ def test_rank_metrics_ignore_monotone_rescaling():
 def test_bad_maps_are_refused(change, words):
     with pytest.raises(DataError, match=words):
         pixel_metrics(*change(*heavy_tailed()))
-
-
-def test_macro_average_takes_rates_only():
-    rows = [
-        {"image_auroc": 1.0, "f1": 0.5, "threshold": 3.0, "tp": 4, "aupro": 0.9},
-        {"image_auroc": 0.5, "f1": 0.7, "threshold": 9.0, "tp": 8},
-    ]
-    assert macro_average(rows) == {"image_auroc": 0.75, "f1": pytest.approx(0.6)}
-    assert set(RATE_METRICS) == set(IMAGE_METRICS) | set(PIXEL_METRICS)
-    with pytest.raises(DataError, match="at least one category"):
-        macro_average([])

@@ -1,4 +1,4 @@
-"""The F1-optimal threshold: exact, in the middle of the widest best plateau, refused for one class."""
+"""Thresholds: F1-optimal ones exact and in the middle of the widest best plateau, refused for one class; all judged."""
 
 import json
 
@@ -136,3 +136,56 @@ def test_rules_by_name():
     assert calibrate_threshold(labels, scores) == f1_optimal(labels, scores)
     with pytest.raises(ConfigError, match="f1_optimal"):
         calibrate_threshold(labels, scores, rule="largest")
+
+
+def test_good_images_alone_bear_a_rule_for_good_images():
+    """mean 2, std 1: 2 + 1 = 3 flags the image at 3; only the specificity exists, and nothing else is stored."""
+    threshold = calibrate_threshold([0, 0, 0], [1.0, 2.0, 3.0], "mean_1std")
+    assert (threshold.value, threshold.n_good, threshold.n_defect) == (3.0, 3, 0)
+    assert threshold.calibration == {"specificity": pytest.approx(2 / 3)}
+    assert threshold.plateau == (2.0, 3.0)
+    assert threshold.degenerate is False
+
+
+def test_rates_count_the_defects_that_the_rule_did_not_look_at():
+    """The same 3.0 with defects at 2.5 and 9: one of two is caught, and 2.5 is the plateau's new lower end."""
+    threshold = calibrate_threshold([0, 0, 0, 1, 1], [1.0, 2.0, 3.0, 2.5, 9.0], "mean_1std")
+    assert (threshold.value, threshold.n_good, threshold.n_defect) == (3.0, 3, 2)
+    assert threshold.plateau == (2.5, 3.0)
+    assert threshold.calibration == pytest.approx(
+        {"f1": 0.5, "precision": 0.5, "recall": 0.5, "specificity": 2 / 3, "balanced_accuracy": 7 / 12}
+    )
+
+
+def test_a_plateau_is_finite_where_no_score_lies_beyond_it():
+    threshold = calibrate_threshold([0, 0, 0], [1.0, 2.0, 3.0], "mean_3std")
+    assert threshold.value == 5.0 and threshold.plateau == (3.0, 5.0)
+    json.dumps(threshold.to_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("labels", "scores", "rule"),
+    [
+        ([0, 0, 0], [4.0, 4.0, 4.0], "percentile_99"),  # all good images are flagged
+        ([0, 0, 0, 1], [1.0, 2.0, 3.0, 2.5], "mean_3std"),  # the only defect is missed
+        ([0, 0, 0, 1, 1, 1], [1.0, 2.0, 9.0, 0.0, 7.0, 0.5], "mad"),  # 1 of 3 good and 1 of 3 defect: chance
+    ],
+)
+def test_degenerate_whatever_the_rule(labels, scores, rule):
+    assert calibrate_threshold(labels, scores, rule).degenerate is True
+
+
+def test_a_fixed_value_warns_and_is_judged():
+    with pytest.warns(UserWarning, match="not calibrated"):
+        threshold = calibrate_threshold([0, 0, 1], [0.1, 0.6, 0.7], "fixed", value=0.5)
+    assert (threshold.value, threshold.rule, threshold.plateau) == (0.5, "fixed", (0.1, 0.6))
+    assert threshold.calibration["specificity"] == 0.5 and threshold.calibration["recall"] == 1.0
+    with pytest.warns(UserWarning, match="not calibrated"):
+        blind = calibrate_threshold([1, 1], [0.1, 0.2], "fixed", value=0.5)
+    assert blind.calibration == {"recall": 0.0} and blind.plateau == (0.2, 0.5) and blind.degenerate is True
+
+
+@pytest.mark.parametrize(("rule", "value"), [("fixed", None), ("fixed", np.nan), ("mad", 0.5)])
+def test_a_value_belongs_to_the_fixed_rule_alone(rule, value):
+    with pytest.raises(ConfigError, match="value"):
+        calibrate_threshold([0, 1], [0.0, 1.0], rule, value=value)
