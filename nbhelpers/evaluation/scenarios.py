@@ -1,29 +1,36 @@
-"""A scenario is a row of a table: which domain the model, the threshold and the test images come from."""
+"""A scenario is a row of a table: what the model was fitted on, where the threshold and the test images come from.
+
+A cell (one method, one category, one scenario) is evaluated once: values, and a bootstrap sample of each metric.
+Everything else about uncertainty is arithmetic on those samples: a macro average is the mean of its categories'
+samples, and two cells on the same images (or their shifted twins) have the same resamples, so that the
+difference of their samples is the paired bootstrap.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from nbhelpers.evaluation.metrics import IMAGE_METRICS, PIXEL_METRICS, image_metrics, macro_average, pixel_metrics
-from nbhelpers.evaluation.statistics import (
-    bootstrap_difference,
-    bootstrap_image,
-    bootstrap_pixel,
-    image_draws,
-    percentile_interval,
-    pixel_draws,
-)
-from nbhelpers.evaluation.thresholds import Threshold, f1_optimal
+from nbhelpers.errors import DataError
+from nbhelpers.evaluation.aupimo import mean_aupimo_draws, per_image_aupimo
+from nbhelpers.evaluation.metrics import IMAGE_METRICS, PIXEL_METRICS, RATE_METRICS, image_metrics, pixel_metrics
+from nbhelpers.evaluation.reliability import expected_calibration_error, platt
+from nbhelpers.evaluation.statistics import Array, image_draws, percentile_interval, pixel_draws
+from nbhelpers.evaluation.threshold_comparison import threshold_draws
+from nbhelpers.evaluation.thresholds import calibrate_threshold
 from nbhelpers.models.detector import Predictions
 from nbhelpers.settings import EvaluationConfig
 
 COLUMNS = ("scenario", "method", "category", "seed", "metric", "value", "ci_low", "ci_high", "n_images")
 MACRO = "macro"
+#: What a detector was fitted on when it was on the clean training images of all categories pooled.
+GLOBAL = "global"
+Draws = dict[str, Array]
 
 
 @dataclass(frozen=True)
@@ -32,22 +39,24 @@ class Scenario:
 
     Attributes:
         name: What it is called in every table.
-        fit_domain: Domain of the training images.
+        fitted_on: Domain of the training images, or ``global``.
         threshold_domain: Domain of the validation images that calibrate the threshold.
         test_domain: Domain of the test images.
         results_file: The JSON view of its results.
+        one_threshold: The validation images of all categories calibrate one threshold for all of them.
     """
 
     name: str
-    fit_domain: str
+    fitted_on: str
     threshold_domain: str
     test_domain: str
     results_file: str
+    one_threshold: bool = False
 
     @property
     def parts(self) -> tuple[tuple[str, str, str], tuple[str, str, str]]:
-        """(fit domain, domain, split) of the predictions that calibrate, and of those that are tested."""
-        return (self.fit_domain, self.threshold_domain, "val"), (self.fit_domain, self.test_domain, "test")
+        """(fitted on, domain, split) of the predictions that calibrate, and of those that are tested."""
+        return (self.fitted_on, self.threshold_domain, "val"), (self.fitted_on, self.test_domain, "test")
 
 
 SCENARIOS = {
@@ -57,101 +66,165 @@ SCENARIOS = {
         Scenario("no_adaptation", "clean", "clean", "shift", "shifted_no_adaptation_results.json"),
         Scenario("threshold_only", "clean", "shift", "shift", "shift_threshold_only_results.json"),
         Scenario("full_adaptation", "shift", "shift", "shift", "shift_with_adaptation_results.json"),
+        Scenario("global", GLOBAL, "clean", "clean", "global_results.json"),
+        Scenario("global_one_threshold", GLOBAL, "clean", "clean", "global_one_threshold_results.json", True),
     )
 }
 
 
-def evaluate(val: Predictions, test: Predictions, settings: EvaluationConfig, seed: int) -> dict[str, Any]:
-    """Calibrate on ``val``, measure on ``test``: every metric with its interval and image count.
+def fit_domains(names: Iterable[str]) -> tuple[str, ...]:
+    """Domains that per-category detectors are fitted on for these scenarios."""
+    return tuple(dict.fromkeys(SCENARIOS[n].fitted_on for n in names if SCENARIOS[n].fitted_on != GLOBAL))
 
-    Image metrics count all test images. Pixel metrics count those whose pixel labels are known, good images
-    included; without any mask they are skipped, and ``pixel_skipped`` says so.
+
+def draw_seed(seed: int, category: str) -> tuple[int, int]:
+    """Seed of a category's resamples: its own, so that categories are redrawn independently of one another."""
+    return seed, zlib.crc32(category.encode())
+
+
+def evaluate(vals: Sequence[Predictions], test: Predictions, settings: EvaluationConfig,
+             seed: tuple[int, ...]) -> tuple[dict[str, Any], Draws]:
+    """Calibrate on ``vals``, measure on ``test``: every metric with its interval and image count.
+
+    Image metrics count all test images, and their intervals redraw test and calibration images. Pixel metrics
+    count those whose pixel labels are known, good images included; without any mask they are skipped, and
+    ``pixel_skipped`` says so.
+
+    Args:
+        vals: Validation predictions; several (of all categories, by one model) calibrate one threshold.
+        test: Test predictions.
+        settings: Rule, draws and level.
+        seed: See ``draw_seed``.
 
     Returns:
-        ``threshold`` (see ``Threshold.to_dict``), ``metrics`` (name to value, ci_low, ci_high, n_images),
-        ``pixel_skipped`` (reason, or None), ``left_out`` (ids of images left out of pixel metrics).
+        First ``threshold`` (see ``Threshold.to_dict``), ``metrics`` (name to value, ci_low, ci_high, n_images),
+        ``pixel_skipped`` and ``aupimo_skipped`` (reason, or None), ``left_out`` (ids of images left out of pixel
+        metrics). Second the bootstrap sample of each metric, ``(draws,)``, and ``aupimo_per_image`` ``(N,)``, NaN
+        where it has none.
     """
-    threshold: Threshold = f1_optimal(val.labels, val.image_scores)
-    draws = {"draws": settings.bootstrap_draws, "level": settings.confidence, "seed": seed}
-    values = image_metrics(test.labels, test.image_scores, threshold.value)
-    intervals = bootstrap_image(test.labels, test.image_scores, threshold.value, **draws)
-    metrics = {
-        name: _entry(value, intervals.get(name), len(test)) for name, value in values.items() if name in IMAGE_METRICS
+    labels = np.concatenate([val.labels for val in vals])
+    scores = np.concatenate([val.image_scores for val in vals])
+    threshold = calibrate_threshold(labels, scores, settings.threshold_rule)
+    size = {"draws": settings.bootstrap_draws}
+    moved = threshold_draws(labels, scores, settings.threshold_rule, **size, seed=(*seed, 1))
+    draws: Draws = {"threshold": moved}
+    draws |= image_draws(test.labels, test.image_scores, moved, **size, seed=seed)
+    values = {"threshold": threshold.value} | {
+        name: value for name, value in image_metrics(test.labels, test.image_scores, threshold.value).items()
+        if name in IMAGE_METRICS
     }
-    metrics["threshold"] = _entry(threshold.value, None, len(val))
-    seen = test.subset(test.pixel_valid)
-    skipped = None
+    counts = dict.fromkeys(values, len(test)) | {"threshold": labels.size}
+    probabilities = platt(labels, scores).probabilities(test.image_scores, prior=float(test.labels.mean()))
+    values["ece"] = expected_calibration_error(test.labels, probabilities)
+    counts["ece"] = len(test)
+    seen, skipped, aupimo_skipped = test.subset(test.pixel_valid), None, None
     if seen.masks.any():
-        values = pixel_metrics(seen.anomaly_maps, seen.masks)
-        intervals = bootstrap_pixel(seen.anomaly_maps, seen.masks, **draws)
-        metrics |= {
-            name: _entry(value, intervals.get(name), len(seen))
-            for name, value in values.items() if name in PIXEL_METRICS
-        }
+        pixel_values, pixel_sample, per_image = evaluate_pixels(seen, settings, seed)
+        values, draws = values | pixel_values, draws | pixel_sample
+        counts |= dict.fromkeys(pixel_values, len(seen)) | {"aupimo": int(seen.labels.sum())}
+        if isinstance(per_image, str):
+            aupimo_skipped = per_image
+        else:
+            draws["aupimo_per_image"] = np.full(len(test), np.nan)
+            draws["aupimo_per_image"][test.pixel_valid] = per_image
     else:
-        skipped = "no test image has a defect mask, so nothing can be said about localisation"
+        skipped = aupimo_skipped = "no test image has a defect mask, so nothing can be said about localisation"
     left_out = [identity for identity, valid in zip(test.ids, test.pixel_valid, strict=True) if not valid]
-    return {"threshold": threshold.to_dict(), "metrics": metrics, "pixel_skipped": skipped, "left_out": left_out}
+    metrics = {
+        name: entry(value, draws.get(name), counts[name], settings.confidence) for name, value in values.items()
+    }
+    result = {
+        "threshold": threshold.to_dict(), "metrics": metrics, "pixel_skipped": skipped,
+        "aupimo_skipped": aupimo_skipped, "left_out": left_out,
+    }
+    return result, draws
 
 
-def macro(cells: Sequence[dict[str, Any]], tests: Sequence[Predictions], settings: EvaluationConfig,
-          seed: int) -> dict[str, dict[str, Any]]:
+def evaluate_pixels(seen: Predictions, settings: EvaluationConfig,
+                    seed: tuple[int, ...]) -> tuple[dict[str, float], Draws, Array | str]:
+    """PIXEL_METRICS and mean AUPIMO of images whose pixel labels are known, their samples, AUPIMO of each image.
+
+    Where the good images are too few for AUPIMO it is left out, and the third is the reason.
+    """
+    size = {"draws": settings.bootstrap_draws, "seed": seed}
+    values = {name: value for name, value in pixel_metrics(seen.anomaly_maps, seen.masks).items()
+              if name in PIXEL_METRICS}
+    draws = pixel_draws(seen.anomaly_maps, seen.masks, **size)
+    try:
+        per_image = per_image_aupimo(seen.anomaly_maps, seen.masks)
+    except DataError as reason:  # a finding about these images, stored with the cell
+        return values, draws, str(reason)
+    draws["aupimo"] = mean_aupimo_draws(per_image, **size)
+    return values | {"aupimo": float(np.nanmean(per_image))}, draws, per_image
+
+
+def macro(cells: Sequence[tuple[dict[str, Any], Draws]], level: float) -> dict[str, dict[str, Any]]:
     """Macro averages over categories with their intervals; of rates only: thresholds and counts have no mean.
 
+    A metric that one category lacks (no masks, say) is left out: a mean of fewer categories would be read as a
+    mean of all.
+
     Args:
-        cells: What ``evaluate`` gave for each category.
-        tests: The test predictions of each, in the same order. Each category is redrawn on its own.
+        cells: What ``evaluate`` gave for each category; each was redrawn on its own.
+        level: Of the intervals.
     """
-    values = macro_average([{name: entry["value"] for name, entry in cell["metrics"].items()} for cell in cells])
-    draws = []
-    for index, (cell, test) in enumerate(zip(cells, tests, strict=True)):
-        size = {"draws": settings.bootstrap_draws, "seed": seed + index}
-        sample = image_draws(test.labels, test.image_scores, cell["threshold"]["value"], **size)
-        if cell["pixel_skipped"] is None:
-            seen = test.subset(test.pixel_valid)
-            sample |= pixel_draws(seen.anomaly_maps, seen.masks, **size)
-        draws.append(sample)
-    means = {name: np.mean([sample[name] for sample in draws], axis=0) for name in values}
+    shared = [name for name in RATE_METRICS if all(name in result["metrics"] for result, _ in cells)]
+    entries = {name: [result["metrics"][name] for result, _ in cells] for name in shared}
+    sampled = [name for name in shared if all(name in draws for _, draws in cells)]
+    means = {name: np.mean([draws[name] for _, draws in cells], axis=0) for name in sampled}
     return {
-        name: _entry(value, percentile_interval(means[name], settings.confidence),
-                     sum(cell["metrics"][name]["n_images"] for cell in cells))
-        for name, value in values.items()
+        name: entry(np.mean([part["value"] for part in entries[name]]), means.get(name),
+                    sum(part["n_images"] for part in entries[name]), level)
+        for name in shared
     }
 
 
-def degradation(before: tuple[Predictions, float], after: tuple[Predictions, float], settings: EvaluationConfig,
-                seed: int) -> dict[str, dict[str, Any]]:
-    """Image metrics of ``after`` minus ``before`` with paired intervals: image i and its twin i are redrawn together.
+def difference(before: tuple[Mapping[str, float], Draws], after: tuple[Mapping[str, float], Draws],
+               counts: Mapping[str, int], level: float) -> tuple[dict[str, dict[str, Any]], Draws]:
+    """``after`` minus ``before`` of every metric in ``counts`` that both have a sample of, with paired intervals.
 
     Args:
-        before: Predictions and their threshold, the images in one order.
-        after: The same images (or their twins) in the same order.
+        before: Values, and samples of the same resamples: image i and its twin i are redrawn together.
+        after: The same of the other side.
+        counts: Metric to its number of images.
+        level: Of the intervals.
     """
-    (a, threshold_a), (b, threshold_b) = before, after
-    values_a = image_metrics(a.labels, a.image_scores, threshold_a)
-    values_b = image_metrics(b.labels, b.image_scores, threshold_b)
-    intervals = bootstrap_difference(
-        a.labels, a.image_scores, threshold_a, b.labels, b.image_scores, threshold_b,
-        draws=settings.bootstrap_draws, level=settings.confidence, seed=seed,
-    )
-    return {name: _entry(values_b[name] - values_a[name], intervals[name], len(a)) for name in IMAGE_METRICS}
+    shared = [name for name in counts if name in before[1] and name in after[1]]
+    draws = {name: after[1][name] - before[1][name] for name in shared}
+    return {
+        name: entry(after[0][name] - before[0][name], draws[name], counts[name], level) for name in shared
+    }, draws
 
 
-def _entry(value: float, interval: tuple[float, float] | None, n_images: int) -> dict[str, Any]:
-    low, high = interval or (None, None)
+def check_twins(before: Predictions, after: Predictions) -> None:
+    """Raises DataError where two prediction sets do not have the same labels in the same order."""
+    if not np.array_equal(before.labels, after.labels):
+        raise DataError(
+            f"expected the same images in the same order, found {len(before)} and {len(after)} images with "
+            "different labels; delete the stored shifted images and predictions, and run again"
+        )
+
+
+def entry(value: float, draws: Array | None, n_images: int, level: float) -> dict[str, Any]:
+    """A value with the interval of its bootstrap sample (none without one), as the tidy table has it."""
+    low, high = (None, None) if draws is None else percentile_interval(draws, level)
     return {"value": float(value), "ci_low": low, "ci_high": high, "n_images": n_images}
 
 
-def to_rows(scenario: str, method: str, category: str, seed: int, result: dict[str, Any]) -> list[dict[str, Any]]:
-    """One category's result as rows of the tidy table."""
+def to_rows(scenario: str, method: str, category: str, seed: int,
+            metrics: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Entries by metric as rows of the tidy table."""
     head = {"scenario": scenario, "method": method, "category": category, "seed": seed}
-    return [{**head, "metric": name, **entry} for name, entry in result["metrics"].items()]
+    return [{**head, "metric": name, **found} for name, found in metrics.items()]
 
 
 def results_table(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """The tidy table with the columns of ``COLUMNS`` in a fixed order, macro averages after their categories."""
+    """The tidy table with the columns of ``COLUMNS``: scenarios in their order, then what compares them.
+
+    Macro averages stand after their categories.
+    """
     table = pd.DataFrame(list(rows), columns=list(COLUMNS))
     order = {name: index for index, name in enumerate(SCENARIOS)}
-    table = table.assign(_s=table.scenario.map(order), _m=table.category.eq(MACRO))
-    table = table.sort_values(["_s", "method", "_m", "category", "seed", "metric"], kind="stable")
+    table = table.assign(_s=table.scenario.map(order).fillna(len(order)), _m=table.category.eq(MACRO))
+    table = table.sort_values(["_s", "scenario", "method", "_m", "category", "seed", "metric"], kind="stable")
     return table[list(COLUMNS)].reset_index(drop=True)

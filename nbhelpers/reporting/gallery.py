@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from nbhelpers.data.images import read_image, read_mask, resize_image, resize_mask
 from nbhelpers.data.layout import Sample
@@ -160,4 +161,62 @@ def plot_worlds(columns: Sequence[tuple[Sample, Predictions, Sample, Predictions
             title = f"{sample.category}: {sample.defect_type}" if row == 0 else "shifted"
             _show(axes[row, column], image, mask, title)
             axes[row + 1, column].imshow(anomaly_map, cmap=MAP_COLORS, vmin=limits[0], vmax=limits[1])
+    return figure
+
+
+def plot_locations(samples: Sequence[Sample], spread: np.ndarray) -> Figure:
+    """Some images, and beside them a number ``(h, w)`` for each location of the feature grid."""
+    figure, axes = _grid(1, len(samples) + 1, cell=2.0)
+    for axis, sample in zip(axes[0], samples, strict=False):
+        _show(axis, load_thumbnail(sample)[0])
+    drawn = axes[0, -1].imshow(spread, cmap="cividis")
+    axes[0, -1].set_title("standard deviation of normal features", fontsize=7, pad=2)
+    bar = figure.colorbar(drawn, ax=axes[0, -1], shrink=0.8)
+    bar.ax.tick_params(labelsize=6)
+    return figure
+
+
+def plot_before_and_after(
+    columns: Sequence[tuple[Sample, Predictions, tuple[float, float], Predictions, tuple[float, float]]],
+) -> Figure:
+    """Each column one image: itself, the anomaly map of one detector, that of another, each on its own colour scale.
+
+    Args:
+        columns: Sample, predictions that hold it and their colour limits, other predictions and theirs.
+    """
+    figure, axes = _grid(3, len(columns))
+    for column, (sample, before, before_limits, after, after_limits) in enumerate(columns):
+        image, mask = load_thumbnail(sample)
+        _show(axes[0, column], image, mask, f"{sample.category}: {sample.defect_type}")
+        for row, predictions, limits in ((1, before, before_limits), (2, after, after_limits)):
+            anomaly_map = predictions.anomaly_maps[predictions.ids.index(sample.id)]
+            axes[row, column].imshow(anomaly_map, cmap=MAP_COLORS, vmin=limits[0], vmax=limits[1])
+    for row, name in ((0, "image"), (1, "before"), (2, "after")):
+        axes[row, 0].set_ylabel(name, fontsize=8)
+    return figure
+
+
+def plot_matches(items: Sequence[tuple[Sample, np.ndarray, float]], categories: Sequence[str]) -> Figure:
+    """Patches whose nearest bank patch is another category's, coloured by which; the outline is the defect.
+
+    Args:
+        items: Sample, ``(h, w)`` place in ``categories`` of each patch's nearest bank patch, and the share of the
+            defect patches that match another category.
+        categories: Names, in the order of the places.
+    """
+    columns = max(1, len(items))
+    figure, axes = _grid(2, columns)
+    colors = plt.get_cmap("Set1")(np.arange(len(categories)) % 9)
+    for column, (sample, owners, share) in enumerate(items):
+        image, mask = load_thumbnail(sample)
+        _show(axes[0, column], image, mask, f"{sample.category}: {sample.defect_type}")
+        _show(axes[1, column], image, mask, f"{share:.0%} elsewhere")
+        cells = colors[owners].copy()  # (h, w, 4)
+        cells[..., 3] = np.where(owners == categories.index(sample.category), 0.0, 0.6)
+        size = image.shape[0]
+        axes[1, column].imshow(cells, extent=(-0.5, size - 0.5, size - 0.5, -0.5), interpolation="nearest")
+    if not items:
+        axes[0, 0].text(0.5, 0.5, "no memory bank or no masks", ha="center", transform=axes[0, 0].transAxes)
+    handles = [Patch(color=color, alpha=0.6, label=name) for name, color in zip(categories, colors, strict=True)]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=7, frameon=False)
     return figure

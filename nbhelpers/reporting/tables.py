@@ -30,7 +30,7 @@ def write_scenario(folder: Path, scenario: Scenario, cells: Cells, provenance: d
         thresholds = {name: cell["threshold"] for name, cell in categories.items() if name != MACRO}
         write_json(folder / "thresholds" / f"{method}_{scenario.name}_thresholds.json", thresholds)
     protocol = {
-        "model_fitted_on": scenario.fit_domain, "threshold_from": f"val {scenario.threshold_domain}",
+        "model_fitted_on": scenario.fitted_on, "threshold_from": f"val {scenario.threshold_domain}",
         "tested_on": f"test {scenario.test_domain}",
     }
     view = {"scenario": scenario.name, "protocol": protocol, "methods": methods, "provenance": provenance}
@@ -68,6 +68,28 @@ def with_intervals(table: pd.DataFrame, metrics: Iterable[str], digits: int = 2)
     wide = texts.pivot(index=["method", "category"], columns="metric", values="text")
     order = chosen[["method", "category"]].drop_duplicates().itertuples(index=False, name=None)
     return wide.reindex(index=list(order), columns=[name for name in metrics if name in wide.columns])
+
+
+def qualified(table: pd.DataFrame, qualifier: str, metrics: Iterable[str], interval: bool = False) -> pd.DataFrame:
+    """Rows like ``f1[rule=mad]`` as a wide table: scenario, method, category, the qualifier, a column a metric.
+
+    Args:
+        table: Rows of the tidy table.
+        qualifier: The one that is wanted, e.g. ``rule``.
+        metrics: Names without their qualifiers.
+        interval: Each cell as text, value [low, high].
+    """
+    parts = table.metric.str.extract(r"^([^\[]+)\[(?:.*,)?" + qualifier + r"=([^,\]]+)[^\]]*\]$")
+    chosen = table.assign(name=parts[0], part=parts[1])
+    chosen = chosen[chosen.name.isin(list(metrics))]
+    if interval:
+        chosen = chosen.assign(value=[f"{r.value:.2f} [{r.ci_low:.2f}, {r.ci_high:.2f}]" for r in chosen.itertuples()])
+    keys = ["scenario", "method", "category", "part"]
+    wide = chosen.pivot(index=keys, columns="name", values="value")
+    order = chosen[keys].drop_duplicates().itertuples(index=False, name=None)
+    wide = wide.reindex(index=list(order), columns=[name for name in metrics if name in wide.columns])
+    wide = wide.rename_axis(columns=None).reset_index().rename(columns={"part": qualifier})
+    return wide if wide.scenario.nunique() > 1 or interval else wide.drop(columns="scenario")
 
 
 def area_table(areas: pd.DataFrame) -> pd.DataFrame:

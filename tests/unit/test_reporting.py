@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt  # noqa: E402  (after the choice of backend)
 from nbhelpers.data.images import write_png  # noqa: E402
 from nbhelpers.data.layout import Sample  # noqa: E402
 from nbhelpers.models.detector import Predictions  # noqa: E402
-from nbhelpers.reporting import gallery, plots  # noqa: E402
+from nbhelpers.reporting import data_plots, gallery, plots  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -84,9 +84,26 @@ def test_metric_bars_show_value_and_interval():
 
 def test_roc_dot_lies_at_the_deployed_threshold(nuts):
     _, part = nuts
-    roc, pr = plots.plot_roc_pr({"nut": part}, {"nut": 3.5}, "black").axes
+    roc, pr = plots.plot_roc_pr({"patchcore": {"nut": part}}, {"patchcore": {"nut": 3.5}}).axes
     assert [line.get_xydata().tolist() for line in roc.lines][-1] == [[0.5, 0.5]]  # one of two each
     assert [line.get_xydata().tolist() for line in pr.lines][-1] == [[0.5, 0.5]]
+
+
+def test_roc_has_a_curve_of_its_own_colour_for_each_method(nuts):
+    _, part = nuts
+    both = {"patchcore": {"nut": part}, "padim": {"nut": part}}
+    roc, pr = plots.plot_roc_pr(both, {name: {"nut": 3.5} for name in both}).axes
+    curves = {line.get_label(): line.get_color() for line in roc.lines}
+    assert curves["PatchCore"] == plots.METHOD_COLORS["patchcore"] and curves["PaDiM"] == plots.METHOD_COLORS["padim"]
+    assert [text.get_text() for text in roc.get_legend().get_texts()] == ["PatchCore", "PaDiM"]
+
+
+def test_unknown_methods_get_colours_that_do_not_depend_on_order():
+    first = plots.method_colors(["new", "patchcore", "other", "third"])
+    assert first == plots.method_colors(["third", "other", "patchcore", "new"])
+    assert first["patchcore"] == plots.METHOD_COLORS["patchcore"] and len(set(first.values())) == 4
+    assert plots.method_colors(["new"])["new"] == plots.method_colors(["new", "patchcore"])["new"]
+    assert not set(plots.SPARE_COLORS) & set(plots.METHOD_COLORS.values())
 
 
 def test_confusion_counts(nuts):
@@ -97,18 +114,22 @@ def test_confusion_counts(nuts):
 
 def test_scores_and_curves_mark_the_threshold(nuts):
     _, part = nuts
-    for figure in (plots.plot_scores({"nut": part}, 3.5), plots.plot_f1_curve(part, 3.5)):
+    for figure in (plots.plot_scores({"nut": part}, 3.5), plots.plot_f1_curve(part, 3.5, "padim")):
         assert any(np.allclose(line.get_xdata(), 3.5) for line in figure.axes[0].lines)
 
 
 def test_figures_of_data_without_masks_say_so():
     empty = pd.DataFrame(columns=["category", "defect", "area_percent"])
-    assert "no masks" in plots.plot_defect_areas(empty).axes[0].texts[0].get_text()
+    assert "no masks" in data_plots.plot_defect_areas(empty).axes[0].texts[0].get_text()
 
 
 def test_saved_figures_have_the_same_bytes(tmp_path):
     counts = pd.DataFrame({"category": "nut", "split": ["train", "test"], "defect": ["good", "crack"],
                            "images": [5, 2]})
-    first = plots.save_figure(plots.plot_counts(counts), tmp_path / "a" / "f.png").read_bytes()
-    assert plots.save_figure(plots.plot_counts(counts), tmp_path / "a" / "f.png").read_bytes() == first
+    first = plots.save_figure(data_plots.plot_counts(counts), tmp_path / "a" / "f.png").read_bytes()
+    assert plots.save_figure(data_plots.plot_counts(counts), tmp_path / "a" / "f.png").read_bytes() == first
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["f.png"]
+    plots.save_figure(data_plots.plot_counts(counts), tmp_path / "b" / "f.png", pdf=True)
+    pdf = (tmp_path / "b" / "f.pdf").read_bytes()
+    plots.save_figure(data_plots.plot_counts(counts), tmp_path / "b" / "f.png", pdf=True)
+    assert pdf.startswith(b"%PDF") and (tmp_path / "b" / "f.pdf").read_bytes() == pdf

@@ -7,12 +7,24 @@ import pandas as pd
 import pytest
 
 from nbhelpers.errors import DataError, ModelError
-from nbhelpers.evaluation.scenarios import COLUMNS, SCENARIOS, degradation, evaluate, macro, results_table, to_rows
+from nbhelpers.evaluation.scenarios import (
+    COLUMNS,
+    SCENARIOS,
+    check_twins,
+    difference,
+    draw_seed,
+    evaluate,
+    fit_domains,
+    macro,
+    results_table,
+    to_rows,
+)
 from nbhelpers.models.detector import Predictions
 from nbhelpers.reporting import tables
 from nbhelpers.settings import EvaluationConfig
 
-SETTINGS = EvaluationConfig(bootstrap_draws=200, confidence=0.95)
+SETTINGS = EvaluationConfig(bootstrap_draws=200, confidence=0.95, threshold_rule="f1_optimal", target_fprs=(0.1,),
+                            conformal_folds=2)
 
 
 def predictions(scores, labels, with_masks=True):
@@ -30,63 +42,119 @@ def predictions(scores, labels, with_masks=True):
 
 VAL = predictions([1, 2, 3, 6, 7], [0, 0, 0, 1, 1])
 TEST = predictions([1, 2, 5, 4, 8, 9], [0, 0, 0, 1, 1, 1])
+UNMASKED = predictions([1, 2, 5, 4, 8, 9], [0, 0, 0, 1, 1, 1], with_masks=False)
+
+
+def cell(val=VAL, test=TEST, seed=(1,)):
+    return evaluate([val], test, SETTINGS, seed)
+
+
+def values(metrics):
+    return {name: entry["value"] for name, entry in metrics.items()}
 
 
 def test_a_cell_by_hand():
-    result = evaluate(VAL, TEST, SETTINGS, seed=1)
-    values = {name: entry["value"] for name, entry in result["metrics"].items()}
-    assert values["threshold"] == 4.5  # the middle between 3 and 6
+    result, draws = cell()
+    found = values(result["metrics"])
+    assert found["threshold"] == 4.5  # the middle between 3 and 6
     # at 4.5: the good 5 is a false alarm, the defect 4 is missed
-    assert values["recall"] == pytest.approx(2 / 3) and values["specificity"] == pytest.approx(2 / 3)
-    assert values["image_auroc"] == pytest.approx(8 / 9) and values["trivial_f1"] == pytest.approx(6 / 9)
+    assert found["recall"] == pytest.approx(2 / 3) and found["specificity"] == pytest.approx(2 / 3)
+    assert found["image_auroc"] == pytest.approx(8 / 9) and found["trivial_f1"] == pytest.approx(6 / 9)
     entry = result["metrics"]["image_auroc"]
     assert entry["ci_low"] <= entry["value"] <= entry["ci_high"] and entry["n_images"] == 6
     assert result["metrics"]["pixel_auroc"]["n_images"] == 6 and result["left_out"] == []
+    assert result["metrics"]["threshold"]["n_images"] == 5
+    assert 0 <= found["ece"] <= 1 and result["metrics"]["ece"]["ci_low"] is None
+    assert draws["recall"].shape == draws["aupro"].shape == draws["threshold"].shape == (200,)
+
+
+def test_intervals_redraw_the_calibration_images_too():
+    """Val defects 6 and 7: a draw without the 6 calibrates at 5, where the good 5 is still an alarm."""
+    result, draws = cell()
+    assert set(np.round(draws["threshold"], 6)) <= {3.5, 4.0, 4.5, 5.0}
+    assert result["metrics"]["threshold"]["ci_low"] < 4.5 < result["metrics"]["threshold"]["ci_high"]
+
+
+def test_several_calibration_sets_give_one_threshold():
+    far = predictions([11, 12, 16], [0, 0, 1])
+    result, _ = evaluate([VAL, far], TEST, SETTINGS, (1,))
+    assert result["threshold"]["n_good"] == 5 and result["threshold"]["n_defect"] == 3
+    assert result["threshold"]["value"] == 4.5  # F1 3/4: all defects, the good 11 and 12 with them; above 12 it is 1/2
 
 
 def test_without_masks_pixel_metrics_are_skipped_and_it_says_so():
-    result = evaluate(VAL, predictions(TEST.image_scores, TEST.labels, with_masks=False), SETTINGS, seed=1)
-    assert not {"pixel_auroc", "aupro"} & set(result["metrics"])
+    result, draws = cell(test=UNMASKED)
+    assert not {"pixel_auroc", "aupro", "aupimo"} & {*result["metrics"], *draws}
     assert "no test image has a defect mask" in result["pixel_skipped"]
     assert len(result["left_out"]) == 3
 
 
+def test_too_few_good_pixels_for_aupimo_are_said():
+    result, draws = cell()  # 3 good images of 6 x 6: 1e-5 of them is far below a pixel
+    assert "aupimo" not in result["metrics"] and "aupimo_per_image" not in draws
+    assert "on 108 normal pixels of good images" in result["aupimo_skipped"]
+
+
 def test_calibration_on_one_class_is_refused():
     with pytest.raises(DataError, match="3 good and 0 defect"):
-        evaluate(VAL.subset(VAL.labels == 0), TEST, SETTINGS, seed=1)
+        cell(val=VAL.subset(VAL.labels == 0))
 
 
-def test_degradation_of_identical_predictions_is_zero():
-    same = degradation((TEST, 4.5), (TEST, 4.5), SETTINGS, seed=1)
+def test_differences_of_twins_are_paired():
+    def side(test):
+        result, draws = cell(test=test)
+        return values(result["metrics"]), draws
+
+    counts = {"image_auroc": 6, "recall": 6}
+    same, _ = difference(side(TEST), side(TEST), counts, 0.95)
     assert all((e["value"], e["ci_low"], e["ci_high"]) == (0, 0, 0) for e in same.values())
-    worse = degradation((TEST, 4.5), (predictions(-TEST.image_scores, TEST.labels), 4.5), SETTINGS, seed=1)
+    worse, draws = difference(side(TEST), side(predictions(-TEST.image_scores, TEST.labels)), counts, 0.95)
     assert worse["image_auroc"]["value"] == pytest.approx(1 / 9 - 8 / 9)
+    assert draws["image_auroc"].mean() == pytest.approx(-7 / 9, abs=0.05) and worse["image_auroc"]["n_images"] == 6
+
+
+def test_other_images_are_no_twins():
+    check_twins(TEST, UNMASKED)
+    with pytest.raises(DataError, match="same images in the same order, found 6 and 5"):
+        check_twins(TEST, VAL)
 
 
 def test_macro_averages_rates_only():
-    cells = [evaluate(VAL, TEST, SETTINGS, seed=1), evaluate(VAL, VAL, SETTINGS, seed=1)]
-    average = macro(cells, [TEST, VAL], SETTINGS, seed=1)
+    cells = [cell(), cell(test=VAL, seed=(2,))]
+    average = macro(cells, 0.95)
     assert average["image_auroc"]["value"] == pytest.approx((8 / 9 + 1) / 2)
     assert average["image_auroc"]["n_images"] == 11
     assert not {"threshold", "tp", "regions"} & set(average)
     # one category is perfect in every draw, so the average moves half as much as the other category alone
-    alone = cells[0]["metrics"]["image_auroc"]
-    assert average["image_auroc"]["ci_low"] == pytest.approx((alone["ci_low"] + 1) / 2, abs=0.02)
+    alone = cells[0][0]["metrics"]["image_auroc"]
+    assert average["image_auroc"]["ci_low"] == pytest.approx((alone["ci_low"] + 1) / 2)
+    ece = np.mean([result["metrics"]["ece"]["value"] for result, _ in cells])
+    assert average["ece"] == {"value": pytest.approx(ece), "ci_low": None, "ci_high": None, "n_images": 11}
 
 
 def test_macro_leaves_out_what_a_category_lacks():
-    unmasked = predictions(TEST.image_scores, TEST.labels, with_masks=False)
-    cells = [evaluate(VAL, TEST, SETTINGS, seed=1), evaluate(VAL, unmasked, SETTINGS, seed=1)]
-    average = macro(cells, [TEST, unmasked], SETTINGS, seed=1)
+    average = macro([cell(), cell(test=UNMASKED)], 0.95)
     assert "image_auroc" in average and "aupro" not in average
 
 
+def test_categories_are_redrawn_independently():
+    assert draw_seed(1, "a") != draw_seed(1, "b") and draw_seed(1, "a") == draw_seed(1, "a") != draw_seed(2, "a")
+
+
+def test_scenarios_name_the_domains_that_are_fitted():
+    assert fit_domains(SCENARIOS) == ("clean", "shift")
+    assert fit_domains(["full_adaptation", "global"]) == ("shift",)
+    assert SCENARIOS["global"].parts == (("global", "clean", "val"), ("global", "clean", "test"))
+
+
 def test_table_in_a_fixed_order():
-    rows = to_rows("clean", "patchcore", "macro", 42, {"metrics": macro([evaluate(VAL, TEST, SETTINGS, 1)], [TEST],
-                                                                        SETTINGS, 1)})
-    rows += to_rows("clean", "patchcore", "b", 42, evaluate(VAL, TEST, SETTINGS, seed=1))
-    rows += to_rows("clean", "patchcore", "a", 42, evaluate(VAL, VAL, SETTINGS, seed=1))
+    rows = to_rows("clean", "patchcore", "macro", 42, macro([cell()], 0.95))
+    rows += to_rows("no_adaptation", "patchcore", "b", 42, cell()[0]["metrics"])
+    rows += to_rows("clean", "patchcore", "b", 42, cell()[0]["metrics"])
+    rows += to_rows("clean", "patchcore", "a", 42, cell(test=VAL)[0]["metrics"])
+    rows += to_rows("no_adaptation - clean", "patchcore", "b", 42, cell()[0]["metrics"])
     table = results_table(rows)
+    assert list(dict.fromkeys(table.scenario)) == ["clean", "no_adaptation", "no_adaptation - clean"]
     assert tuple(table.columns) == COLUMNS
     assert list(dict.fromkeys(table.category)) == ["a", "b", "macro"]
     pd.testing.assert_frame_equal(table, results_table(reversed(rows)))
@@ -94,11 +162,11 @@ def test_table_in_a_fixed_order():
 
 
 def test_scenario_files(tmp_path):
-    cell = evaluate(VAL, TEST, SETTINGS, seed=1)
-    tables.write_scenario(tmp_path, SCENARIOS["clean"], {"patchcore": {"nut": cell}}, {"git": "x"})
+    own, _ = cell()
+    tables.write_scenario(tmp_path, SCENARIOS["clean"], {"patchcore": {"nut": own}}, {"git": "x"})
     view = json.loads((tmp_path / "clean_results.json").read_text())
     assert view["protocol"] == {"model_fitted_on": "clean", "threshold_from": "val clean", "tested_on": "test clean"}
-    assert view["methods"]["patchcore"]["nut"]["metrics"]["f1"]["value"] == cell["metrics"]["f1"]["value"]
+    assert view["methods"]["patchcore"]["nut"]["metrics"]["f1"]["value"] == own["metrics"]["f1"]["value"]
     thresholds = json.loads((tmp_path / "thresholds" / "patchcore_clean_thresholds.json").read_text())
     assert thresholds["nut"]["value"] == 4.5 and thresholds["nut"]["n_good"] == 3
     decided = tables.per_image(TEST, 4.5)
@@ -106,11 +174,18 @@ def test_scenario_files(tmp_path):
 
 
 def test_tables_for_reading():
-    table = results_table(to_rows("clean", "patchcore", "nut", 42, evaluate(VAL, TEST, SETTINGS, seed=1)))
+    table = results_table(to_rows("clean", "patchcore", "nut", 42, cell()[0]["metrics"]))
     wide = tables.headline_table(table)
     assert wide.loc[("clean", "patchcore", "nut", 42), "image_auroc"] == pytest.approx(8 / 9)
     text = tables.with_intervals(table, ["image_auroc", "trivial_f1"])
     assert text.loc[("patchcore", "nut"), "image_auroc"].startswith("0.89 [")
+    rules = pd.DataFrame({"scenario": "clean", "method": "m", "category": "nut", "value": [0.5, 0.7, 0.1],
+                          "metric": ["f1[rule=mad]", "recall[rule=mad]", "f1[rule=iqr]"],
+                          "ci_low": 0.4, "ci_high": 0.6})
+    wide = tables.qualified(rules, "rule", ["f1", "recall"])
+    assert wide.columns.tolist() == ["method", "category", "rule", "f1", "recall"]
+    assert wide.set_index("rule").f1.to_dict() == {"mad": 0.5, "iqr": 0.1} and wide.recall.tolist()[0] == 0.7
+    assert tables.qualified(rules, "rule", ["recall"], interval=True).recall.tolist() == ["0.70 [0.40, 0.60]"]
     areas = pd.DataFrame({"category": "nut", "defect": "crack", "area_percent": [1.0, 2.0, 3.0, 4.0, 5.0]})
     assert tables.area_table(areas).iloc[0].tolist() == ["nut", "crack", 1, 2, 3, 4, 5, 5]
 
@@ -126,6 +201,9 @@ def test_predictions_round_trip_and_refuse_nonsense(tmp_path):
     assert (tmp_path / "p.npz").read_bytes() == first
     with pytest.raises(ModelError, match="do not fit together"):
         Predictions(TEST.image_scores[:3], *(getattr(TEST, n) for n in list(TEST.__dataclass_fields__)[1:]))
+    with_source = Predictions(*(getattr(TEST, n) for n in list(TEST.__dataclass_fields__)[:-1]),
+                              nearest=np.zeros((6, 2, 2), np.int32))
+    assert len(with_source.subset(TEST.labels == 1).nearest) == 3
     broken = TEST.image_scores.copy()
     broken[2] = np.nan
     with pytest.raises(ModelError, match="expected finite scores"):

@@ -7,15 +7,15 @@ import pandas as pd
 import pytest
 import torch
 
-from nbhelpers import protocol
 from nbhelpers.errors import ConfigError, DataError
-from nbhelpers.models.backbones import Backbone
+from nbhelpers.protocol.cells import run_scenario
+from nbhelpers.protocol.table import write_metrics
 from nbhelpers.study import open_study, pick_device
 
 SMALL = {
     "data.categories": ["hazelnut", "carpet"], "data.image_size": 64,
     "data.synthetic": {"size": 64, "train_good": 10, "test_good": 4, "per_defect": 2},
-    "evaluation.bootstrap_draws": 100,
+    "evaluation.bootstrap_draws": 100, "methods": ["patchcore"],
 }
 
 
@@ -37,52 +37,42 @@ def stamps(study):
 
 
 def test_from_nothing_to_metrics(small):
-    clean = protocol.run_scenario(small, "clean")
-    shifted = protocol.run_scenario(small, "no_adaptation")
+    clean = run_scenario(small, "clean")
+    shifted = run_scenario(small, "no_adaptation")
     assert set(clean.category) == {"hazelnut", "carpet", "macro"} and set(shifted.scenario) == {"no_adaptation"}
     stored = pd.read_csv(small.config.output_dir / "results" / "metrics.csv")
-    assert len(stored) == len(clean) + len(shifted)
+    assert len(stored[stored.scenario != "data"]) == len(clean) + len(shifted)
+    counts = stored.query("scenario == 'data' and category == 'carpet'").set_index("metric").value
+    assert counts.train_good == 8 and counts.val_good == 2 and counts.test_good == 4  # 10 and 4 were drawn
     view = json.loads((small.config.output_dir / "results" / "shifted_no_adaptation_results.json").read_text())
     value = stored.query("scenario == 'no_adaptation' and category == 'carpet' and metric == 'f1'").value.item()
     assert view["methods"]["patchcore"]["carpet"]["metrics"]["f1"]["value"] == pytest.approx(value, abs=1e-5)
     assert view["provenance"]["config_hash"] == small.config.digest() and view["provenance"]["seconds"] > 0
 
 
-def test_a_second_study_makes_nothing_and_loads_no_network(small, monkeypatch):
-    protocol.run_scenario(small, "clean")
-    before, text = stamps(small), (small.config.output_dir / "results" / "metrics.csv").read_bytes()
-    monkeypatch.setattr(Backbone, "forward", lambda *_: pytest.fail("a network was run"))
-    again = open_study("tiny", {**SMALL, "workspace": str(small.config.workspace_dir)})
-    for scenario in ("clean", "no_adaptation"):
-        protocol.run_scenario(again, scenario)
-    protocol.degradation(again, "clean", "no_adaptation")
-    assert stamps(again) == before
-    assert (again.config.output_dir / "results" / "metrics.csv").read_bytes() == text
-
-
 def test_removing_one_predictions_file_makes_that_one_again(small):
-    protocol.run_scenario(small, "clean")
+    run_scenario(small, "clean")
     before = stamps(small)
     path = small.predictions_path("patchcore", "carpet", "clean", "clean", "test")
     content = path.read_bytes()
     path.unlink()
-    protocol.run_scenario(small, "clean")
+    run_scenario(small, "clean")
     changed = {p for p, t in stamps(small).items() if before.get(p) != t}
     assert [p.name for p in changed] == ["clean_test.npz.meta.json"] and path.read_bytes() == content
 
 
 def test_a_changed_setting_meets_no_stale_file(small, workspace):
-    protocol.run_scenario(small, "clean")
+    run_scenario(small, "clean")
     before = stamps(small)
     other = open_study("tiny", {**SMALL, "workspace": workspace, "patchcore.num_neighbors": 5})
-    protocol.run_scenario(other, "clean")
+    run_scenario(other, "clean")
     changed = {p.name for p, t in stamps(other).items() if before.get(p) != t}
     # models, their validation and test predictions and the evaluations; neither data, splits nor shifted images
     assert changed == {"patchcore_hazelnut_clean.meta.json", "patchcore_carpet_clean.meta.json",
-                       "clean_val.npz.meta.json", "clean_test.npz.meta.json",
-                       *(f"clean_patchcore_{name}.json.meta.json" for name in ("hazelnut", "carpet", "macro"))}
+                       "clean_val.npz.meta.json", "clean_test.npz.meta.json", "clean_patchcore.json.meta.json",
+                       "clean_patchcore_hazelnut.meta.json", "clean_patchcore_carpet.meta.json"}
     # rows of a scenario that was evaluated with other settings do not stand in the table
-    assert set(protocol.write_metrics(other).scenario) == {"clean"}
+    assert set(write_metrics(other).scenario) == {"clean", "data"}
 
 
 def test_changed_images_change_the_split_and_what_follows(tmp_path):
@@ -138,16 +128,44 @@ def test_what_a_fit_domain_needs():
     study = open_study("tiny", {"scenarios": ["clean", "no_adaptation"]})
     assert study.fit_domains == ("clean",)
     assert study.needed_predictions("clean") == [("clean", "val"), ("clean", "test"), ("shift", "test")]
-    full = open_study("tiny", {"scenarios": ["clean", "full_adaptation"]})
+    full = open_study("tiny", {"scenarios": ["clean", "full_adaptation", "global"]})
     assert full.fit_domains == ("clean", "shift")
     assert full.needed_predictions("shift") == [("shift", "val"), ("shift", "test")]
+    assert full.needed_predictions("global") == [("clean", "val"), ("clean", "test")]
+
+
+def test_the_global_detector_is_fitted_on_all_categories(small):
+    pooled = small.training("carpet", "global")
+    assert [s.id for s in pooled] == [s.id for name in ("hazelnut", "carpet") for s in small.split(name)["train"]]
+    assert small.model_path("patchcore", "carpet", "global") == small.model_path("patchcore", "hazelnut", "global")
+    stats = small.detector_stats("patchcore", "carpet", "global")
+    assert stats["n_images"] == 16 and stats["bank_hazelnut"] + stats["bank_carpet"] == stats["bank_size"]
+    assert small.detector("patchcore", "carpet", "global").stats == stats
+
+
+def test_refits_of_cv_plus_leave_their_fold_out(small):
+    table = small.cross_scores("patchcore", "carpet")
+    own = table[table.part == "calibration"]
+    good = [s.id for name in ("train", "val") for s in small.split("carpet")[name] if not s.label]
+    assert sorted(own.id) == sorted(good) and (own.label == 0).all() and set(own.fold) == {0, 1, 2}
+    for domain in ("clean", "shift"):
+        test = table[table.part == f"test {domain}"]
+        ids = [s.id for s in small.split("carpet", domain)["test"]]
+        assert test.groupby("fold").id.apply(list).tolist() == [ids] * 3
+    # by hand: the first fold's refit
+    fold = own[own.fold == 0]
+    seen = [s for s in small.samples("carpet") if s.id in set(own[own.fold != 0].id)]
+    scores = small.new_detector("patchcore").fit(seen).predict(
+        [s for s in small.samples("carpet") if s.id in set(fold.id)])
+    assert dict(zip(scores.ids, scores.image_scores, strict=True)) == pytest.approx(
+        dict(zip(fold.id, fold.score, strict=True)), rel=1e-5)
 
 
 def test_unknown_names_are_refused(small):
     with pytest.raises(ConfigError, match="unknown category 'screw'; this study has: hazelnut, carpet"):
         small.split("screw")
-    with pytest.raises(ConfigError, match="unknown method 'padim'"):
-        small.new_detector("padim")
+    with pytest.raises(ConfigError, match="unknown method 'screw'; known: patchcore, padim"):
+        small.new_detector("screw")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has what the test wants missing")

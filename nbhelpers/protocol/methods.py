@@ -1,0 +1,77 @@
+"""Is one method better than another? Paired tests on the same images, adjusted over the whole family of questions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from nbhelpers.config import digest
+from nbhelpers.evaluation.scenarios import draw_seed, to_rows
+from nbhelpers.evaluation.significance import compare_methods, holm
+from nbhelpers.protocol.cells import cell_draws, cell_recipe, evaluate_cell, tested
+from nbhelpers.protocol.table import Part, rows
+from nbhelpers.study import Study
+
+#: p value to what it is a test of: DeLong on the ranking, sign flips on AUPIMO, McNemar on the decisions.
+TESTS = {"p_delong": "image_auroc", "p_permutation": "aupimo", "p_mcnemar": "accuracy"}
+
+
+def _entry(value: float, n_images: int, low: float | None = None, high: float | None = None) -> dict[str, Any]:
+    return {"value": float(value), "ci_low": low, "ci_high": high, "n_images": int(n_images)}
+
+
+def methods_part(study: Study, scenario: str) -> Part:
+    """Rows of method ``a - b``: differences, p values, and p values adjusted (Holm) over all categories and pairs.
+
+    A family is one test in one scenario: all that is asked with it there. AUPIMO is compared where all methods
+    have it.
+    """
+
+    def make() -> list[dict[str, Any]]:
+        tables = []
+        for category in study.categories:
+            by_method = {method: tested(study, scenario, method, category) for method in study.config.methods}
+            cells = {method: evaluate_cell(study, scenario, method, category) for method in by_method}
+            draws = {method: cell_draws(study, scenario, method, category) for method in by_method}
+            per_image = {method: sample.get("aupimo_per_image") for method, sample in draws.items()}
+            table = compare_methods(
+                by_method, {method: cell["threshold"]["value"] for method, cell in cells.items()},
+                None if any(values is None for values in per_image.values()) else per_image,
+                seed=draw_seed(study.config.seed, category), level=study.config.evaluation.confidence,
+            )
+            tables.append(table.assign(category=category))
+        table = pd.concat(tables, ignore_index=True)
+        for name in TESTS:
+            known = table[name].dropna() if name in table else pd.Series(dtype=float)
+            table[f"{name}_holm"] = pd.Series(holm({str(i): p for i, p in known.items()})).rename(int)
+        found = []
+        for row in table.to_dict("records"):
+            n_images = row["n_images"]
+            metrics = {
+                "image_auroc": _entry(row["image_auroc"], n_images, row["ci_low"], row["ci_high"]),
+                "accuracy": _entry(row["accuracy"], n_images),
+            }
+            if pd.notna(row.get("aupimo")):
+                metrics["aupimo"] = _entry(row["aupimo"], row["n_aupimo"])
+                metrics["rank_biserial"] = _entry(row["rank_biserial"], row["n_aupimo"])
+            for name in TESTS:
+                if pd.notna(row.get(name)):
+                    count = row["n_aupimo"] if name == "p_permutation" else n_images
+                    metrics[name] = _entry(row[name], count)
+                    metrics[f"{name}_holm"] = _entry(row[f"{name}_holm"], count)
+            found += to_rows(scenario, row["comparison"], row["category"], study.config.seed, metrics)
+        return found
+
+    inputs = [digest(cell_recipe(study, scenario, *cell)) for cell in study.cells]
+    return Part(f"methods_{scenario}", study.recipe("rows", part="methods", cells=inputs), make)
+
+
+def parts(study: Study) -> list[Part]:
+    """All of this module's rows: none for a single method."""
+    return [methods_part(study, name) for name in study.config.scenarios] if len(study.config.methods) > 1 else []
+
+
+def compare(study: Study, *scenarios: str) -> pd.DataFrame:
+    """``methods_part`` of several scenarios as rows."""
+    return pd.concat([rows(study, methods_part(study, name)) for name in scenarios], ignore_index=True)

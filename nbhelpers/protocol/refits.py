@@ -1,0 +1,83 @@
+"""Refits: other settings judged on validation, and other seeds (how much of a number is the detector's own draw?)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from nbhelpers import artefacts
+from nbhelpers.config import digest
+from nbhelpers.evaluation.metrics import image_metrics, pixel_metrics
+from nbhelpers.evaluation.scenarios import entry, to_rows
+from nbhelpers.protocol.table import Part, rows
+from nbhelpers.reporting import tables
+from nbhelpers.study import Study
+
+METHOD = "padim"
+METRICS = ("image_auroc", "image_ap", "pixel_auroc", "aupro")
+
+
+def seeds_part(study: Study, category: str) -> Part:
+    """Rows of scenario ``seeds``, one set a seed: PaDiM refitted on clean train, measured on clean test.
+
+    Ranking metrics only, so that no threshold comes into it; they judge, nothing is chosen by them.
+    """
+    seeds = study.config.padim.seeds
+
+    def make() -> list[dict[str, Any]]:
+        split, found = study.split(category), []
+        for seed in seeds:
+            if seed == study.config.seed:
+                test = study.predictions(METHOD, category, "clean", "clean", "test")
+            else:
+                test = study.new_detector(METHOD, seed).fit(split["train"]).predict(split["test"])
+            values = image_metrics(test.labels, test.image_scores, threshold=0.0)
+            counts, seen = dict.fromkeys(values, len(test)), test.subset(test.pixel_valid)
+            if seen.masks.any():
+                values |= pixel_metrics(seen.anomaly_maps, seen.masks)
+                counts |= dict.fromkeys(values, len(seen)) | counts
+            metrics = {name: entry(values[name], None, counts[name], 0.95) for name in METRICS if name in values}
+            found += to_rows("seeds", METHOD, category, seed, metrics)
+        return found
+
+    fitted = digest(study.predictions_recipe(METHOD, category, "clean", "clean", "test"))
+    return Part(f"seeds_{category}", study.recipe("rows", part="seeds", fitted=fitted, seeds=seeds), make)
+
+
+def parts(study: Study) -> list[Part]:
+    """All of this module's rows."""
+    return [seeds_part(study, category) for category in study.categories] if METHOD in study.config.methods else []
+
+
+def seeds(study: Study, *categories: str) -> pd.DataFrame:
+    """``seeds_part`` of the named categories (all by default) as rows."""
+    return pd.concat([rows(study, seeds_part(study, name)) for name in categories or study.categories],
+                     ignore_index=True)
+
+
+def sweep(study: Study, method: str, category: str, domain: str, setting: str, values: Sequence[Any]) -> pd.DataFrame:
+    """What one setting does on validation, never on test: a detector is fitted and judged for each value.
+
+    Returns:
+        One row a value: the setting, what the fit reports of itself (``Detector.stats``), ``image_auroc``,
+        ``image_ap`` and ``f1_max`` on the validation split.
+    """
+
+    def make(path: Path) -> None:
+        split, rows = study.split(category, domain), []
+        for value in values:
+            detector = Study(study.config.changed({setting: value})).new_detector(method).fit(split["train"])
+            val = detector.predict(split["val"])
+            metrics = image_metrics(val.labels, val.image_scores, threshold=0.0)
+            ranking = {name: metrics[name] for name in ("image_auroc", "image_ap", "f1_max")}
+            rows.append({setting: value, **detector.stats, **ranking})
+        tables.write_csv(path, pd.DataFrame(rows))
+
+    fitted = study.detector_recipe(method, category, domain)
+    path = study.config.output_dir / "results" / "sweeps" / f"{setting}_{method}_{category}_{domain}.csv"
+    return artefacts.ask(
+        path, study.recipe("sweep", detector=fitted, setting=setting, values=list(values)), make, pd.read_csv
+    )

@@ -1,0 +1,255 @@
+"""Thresholds judged on test: all rules, false alarms promised against realised, thresholds carried elsewhere, zones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nbhelpers.config import digest
+from nbhelpers.errors import DataError
+from nbhelpers.evaluation.conformal import (
+    cv_plus_p_values,
+    min_calibration,
+    realised_rate,
+    recalibration_curve,
+    split_threshold,
+)
+from nbhelpers.evaluation.metrics import decide, image_metrics
+from nbhelpers.evaluation.scenarios import MACRO, SCENARIOS, draw_seed, entry, to_rows
+from nbhelpers.evaluation.threshold_comparison import compare_rules, recommend, transfer_table
+from nbhelpers.evaluation.thresholds import calibrate_threshold
+from nbhelpers.evaluation.zones import compare_zones
+from nbhelpers.models.detector import Predictions
+from nbhelpers.protocol.cells import calibrated_on, cell_recipe, tested
+from nbhelpers.protocol.table import Part, rows
+from nbhelpers.study import Study
+
+RULE_METRICS = {
+    "threshold": "value", "f1": "f1", "recall": "recall", "specificity": "specificity",
+    "balanced_accuracy": "balanced_accuracy", "degenerate": "degenerate",
+}
+MENDING_SIZES = (0, 5, 10, 20, 30, 50, 100)  # good images of the new domain that recalibrate
+Entry = dict[str, Any]
+
+
+def _cells(study: Study, *names: str) -> list[str]:
+    return [digest(cell_recipe(study, name, method, category)) for name in names for method, category in study.cells]
+
+
+def _plain(value: float, n_images: int) -> Entry:
+    return entry(value, None, n_images, 0.95)
+
+
+def rule_table(study: Study, scenario: str, method: str, category: str) -> pd.DataFrame:
+    """Every rule on a cell's calibration images, judged on its test images; see ``compare_rules``."""
+    vals = calibrated_on(study, scenario, method, category)
+    test = tested(study, scenario, method, category)
+    labels, scores = (np.concatenate([getattr(val, name) for val in vals]) for name in ("labels", "image_scores"))
+    return compare_rules(labels, scores, test.labels, test.image_scores)
+
+
+def rules_part(study: Study, scenario: str) -> Part:
+    """Rows ``f1[rule=mad]`` and so on of a scenario; a rule that is refused has none."""
+
+    def make() -> list[dict[str, Any]]:
+        found = []
+        for method in study.config.methods:
+            by_category: list[dict[str, Entry]] = []
+            for category in study.categories:
+                table = rule_table(study, scenario, method, category)
+                count = len(tested(study, scenario, method, category))
+                metrics = {
+                    f"{name}[rule={row['rule']}]": _plain(float(row[column]), count)
+                    for row in table[table.refused.isna()].to_dict("records") for name, column in RULE_METRICS.items()
+                }
+                by_category.append(metrics)
+                found += to_rows(scenario, method, category, study.config.seed, metrics)
+            shared = [name for name in by_category[0] if not name.startswith("threshold")
+                      and all(name in metrics for metrics in by_category)]
+            means = {name: _plain(float(np.mean([metrics[name]["value"] for metrics in by_category])),
+                                  sum(metrics[name]["n_images"] for metrics in by_category)) for name in shared}
+            found += to_rows(scenario, method, MACRO, study.config.seed, means)
+        return found
+
+    return Part(f"rules_{scenario}", study.recipe("rows", part="rules", cells=_cells(study, scenario)), make)
+
+
+def _promise(rule: str, target: float, flagged: np.ndarray, test: Predictions, n_calibration: int,
+             level: float) -> dict[str, Entry]:
+    """What a promised false alarm rate became on a cell's test images."""
+    qualifier = f"[rule={rule},target={target:g}]"
+    rate, defect = realised_rate(flagged[test.labels == 0], level), test.labels == 1
+    return {
+        f"realised_fpr{qualifier}": {
+            "value": rate["rate"], "ci_low": rate["ci_low"], "ci_high": rate["ci_high"], "n_images": rate["n"],
+        },
+        f"recall{qualifier}": _plain(float(flagged[defect].mean()), int(defect.sum())),
+        f"calibration_n{qualifier}": _plain(n_calibration, n_calibration),
+    }
+
+
+def _split_promises(study: Study, scenario: str, method: str, category: str) -> Iterator[dict[str, Entry]]:
+    """Split conformal: the good validation images calibrate; a target that they are too few for is left out."""
+    (val,), test = calibrated_on(study, scenario, method, category), tested(study, scenario, method, category)
+    good = val.image_scores[val.labels == 0]
+    for target in study.config.evaluation.target_fprs:
+        if good.size >= min_calibration(target):
+            flagged = decide(test.image_scores, split_threshold(good, target))
+            yield _promise("conformal_split", target, flagged, test, good.size, study.config.evaluation.confidence)
+
+
+def _cross_promises(study: Study, scenario: str, method: str, category: str) -> Iterator[dict[str, Entry]]:
+    """CV+: every good training and validation image calibrates, each scored by a refit that did not see it."""
+    test, table = tested(study, scenario, method, category), study.cross_scores(method, category)
+    own = table[table.part == "calibration"]
+    by_fold = table[table.part == f"test {SCENARIOS[scenario].test_domain}"].pivot(
+        index="fold", columns="id", values="score"
+    )
+    p_values = cv_plus_p_values(own.score.to_numpy(), own.fold.to_numpy(), by_fold[list(test.ids)].to_numpy())
+    for target in study.config.evaluation.target_fprs:
+        if len(own) >= min_calibration(target):
+            yield _promise("conformal_cv", target, p_values <= target, test, len(own),
+                           study.config.evaluation.confidence)
+
+
+def promises_part(study: Study, scenario: str) -> Part:
+    """Rows ``realised_fpr[rule=conformal_split,target=0.05]``, with recall and the calibration's size, of a scenario.
+
+    CV+ (``conformal_cv``) is there where the model and the threshold are the clean domain's: it refits the clean
+    model, and what it promises is broken by a shift as well.
+    """
+    crossed = SCENARIOS[scenario].fitted_on == SCENARIOS[scenario].threshold_domain == "clean"
+
+    def make() -> list[dict[str, Any]]:
+        found = []
+        for method, category in study.cells:
+            promises = [*_split_promises(study, scenario, method, category)]
+            promises += [*_cross_promises(study, scenario, method, category)] if crossed else []
+            for metrics in promises:
+                found += to_rows(scenario, method, category, study.config.seed, metrics)
+        return found
+
+    settings = study.config.evaluation
+    inputs = [study.cross_scores_recipe(*cell) for cell in study.cells] if crossed else []
+    recipe = study.recipe("rows", part="promises", cells=_cells(study, scenario), targets=settings.target_fprs,
+                          confidence=settings.confidence, folds=[digest(part) for part in inputs])
+    return Part(f"promises_{scenario}", recipe, make)
+
+
+def mending_part(study: Study) -> Part:
+    """Rows ``realised_fpr[recalibrated_on=10,target=0.1]``: how many shifted good images mend a broken promise.
+
+    Of the largest target that the clean validation images can promise; 0 keeps the clean threshold.
+    """
+
+    def make() -> list[dict[str, Any]]:
+        found, settings = [], study.config.evaluation
+        for method, category in study.cells:
+            (before,), (after,) = (calibrated_on(study, name, method, category)
+                                   for name in ("no_adaptation", "threshold_only"))
+            test = tested(study, "threshold_only", method, category)
+            good = [part.image_scores[part.labels == 0] for part in (before, after, test)]
+            target = max(settings.target_fprs)
+            if good[0].size < min_calibration(target):
+                continue
+            sizes = [n for n in MENDING_SIZES if n < good[1].size] + [good[1].size]
+            curve = recalibration_curve(*good, target, sizes, seed=draw_seed(study.config.seed, category),
+                                        level=settings.confidence)
+            metrics = {
+                f"realised_fpr[recalibrated_on={row.n},target={target:g}]": {
+                    "value": row.fpr, "ci_low": row.ci_low, "ci_high": row.ci_high, "n_images": good[2].size,
+                } for row in curve.itertuples()
+            }
+            found += to_rows("threshold_only", method, category, study.config.seed, metrics)
+        return found
+
+    settings = study.config.evaluation
+    recipe = study.recipe("rows", part="mending", cells=_cells(study, "no_adaptation", "threshold_only"),
+                          targets=settings.target_fprs, confidence=settings.confidence)
+    return Part("mending", recipe, make)
+
+
+def transfer_entries(thresholds: dict[str, float], tests: dict[str, Predictions],
+                     qualifier: str) -> dict[str, dict[str, Entry]]:
+    """The threshold-transfer matrix as entries by what is tested; ``qualifier`` has {source} and {tested} in it."""
+    table = transfer_table(thresholds, {name: (test.labels, test.image_scores) for name, test in tests.items()})
+    found: dict[str, dict[str, Entry]] = {name: {} for name in tests}
+    for row in table.itertuples():
+        where = qualifier.format(source=row.threshold_from, tested=row.tested_on)
+        found[row.tested_on] |= {
+            f"fpr[{where}]": _plain(row.fpr, row.n_good), f"fnr[{where}]": _plain(row.fnr, row.n_defect),
+            f"specificity[{where}]": _plain(row.specificity, row.n_good),
+        }
+    return found
+
+
+def transfer_part(study: Study) -> Part:
+    """Rows of scenario ``transfer``: the clean model's thresholds of each domain applied to each domain."""
+
+    def make() -> list[dict[str, Any]]:
+        found, rule = [], study.config.evaluation.threshold_rule
+        for method, category in study.cells:
+            vals = {name: study.predictions(method, category, "clean", name, "val") for name in ("clean", "shift")}
+            tests = {name: study.predictions(method, category, "clean", name, "test") for name in ("clean", "shift")}
+            values = {name: calibrate_threshold(val.labels, val.image_scores, rule).value for name, val in vals.items()}
+            for metrics in transfer_entries(values, tests, "threshold_from={source},tested_on={tested}").values():
+                found += to_rows("transfer", method, category, study.config.seed, metrics)
+        return found
+
+    recipe = study.recipe("rows", part="transfer", cells=_cells(study, "clean", "threshold_only"))
+    return Part("transfer", recipe, make)
+
+
+def zones_part(study: Study, scenario: str) -> Part:
+    """Rows ``pixel_f1[thresholds=zones]`` and ``[thresholds=single]``: does a threshold for each of 3 x 3 zones pay?"""
+
+    def make() -> list[dict[str, Any]]:
+        found = []
+        for method, category in study.cells:
+            (val,), test = calibrated_on(study, scenario, method, category), tested(study, scenario, method, category)
+            seen = test.subset(test.pixel_valid)
+            if not seen.masks.any():
+                continue
+            sides = compare_zones(val.anomaly_maps[val.labels == 0], seen.anomaly_maps, seen.masks)
+            metrics = {f"pixel_f1[thresholds={name}]": _plain(rates["f1"], len(seen)) for name, rates in sides.items()}
+            found += to_rows(scenario, method, category, study.config.seed, metrics)
+        return found
+
+    return Part(f"zones_{scenario}", study.recipe("rows", part="zones", cells=_cells(study, scenario)), make)
+
+
+def parts(study: Study) -> list[Part]:
+    """All of this module's rows."""
+    own = [name for name in study.config.scenarios if not SCENARIOS[name].one_threshold]
+    found = [rules_part(study, name) for name in study.config.scenarios]
+    found += [part(study, name) for name in own for part in (promises_part, zones_part)]
+    if {"no_adaptation", "threshold_only"} <= set(own):
+        found.append(mending_part(study))
+    if {"clean", "threshold_only"} <= set(own):
+        found.append(transfer_part(study))
+    return found
+
+
+def rules(study: Study, scenario: str) -> pd.DataFrame:
+    """``rules_part`` as rows."""
+    return rows(study, rules_part(study, scenario))
+
+
+def promises(study: Study, *scenarios: str) -> pd.DataFrame:
+    """``promises_part`` of several scenarios as rows."""
+    return pd.concat([rows(study, promises_part(study, name)) for name in scenarios], ignore_index=True)
+
+
+def recommended(study: Study, scenario: str, method: str, category: str) -> pd.DataFrame:
+    """Conservative, balanced and aggressive: quantiles of all rules' thresholds (F123), judged on test."""
+    table, test = rule_table(study, scenario, method, category), tested(study, scenario, method, category)
+    usable = table[table.refused.isna()]
+    if usable.empty:
+        raise DataError(f"category '{category}': expected at least one usable threshold rule, found none")
+    values = recommend(dict(zip(usable.rule, usable.value, strict=True)))
+    judged = {name: image_metrics(test.labels, test.image_scores, value) for name, value in values.items()}
+    return pd.DataFrame([{"choice": name, "threshold": values[name], **{m: found[m] for m in ("recall", "specificity")}}
+                         for name, found in judged.items()])
