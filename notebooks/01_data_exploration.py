@@ -57,14 +57,9 @@ from nbhelpers.data.exploration import (
     report,
 )
 from nbhelpers.files import write_json, write_text
+from nbhelpers.reporting.data_plots import plot_counts, plot_defect_areas, plot_image_statistics
 from nbhelpers.reporting.gallery import one_of_each, plot_samples, spread
-from nbhelpers.reporting.plots import (
-    plot_counts,
-    plot_defect_areas,
-    plot_image_statistics,
-    save_figure,
-    use_style,
-)
+from nbhelpers.reporting.plots import save_figure, use_style
 from nbhelpers.reporting.tables import area_table, write_csv
 from nbhelpers.study import open_study
 

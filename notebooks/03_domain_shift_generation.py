@@ -54,8 +54,9 @@ import numpy as np
 
 from nbhelpers.data.images import read_image, resize_image
 from nbhelpers.data.shift import PARTS, SEVERITIES, shift_sample
+from nbhelpers.reporting.data_plots import plot_shift_parameters
 from nbhelpers.reporting.gallery import one_of_each, plot_images, plot_pairs, plot_samples, spread
-from nbhelpers.reporting.plots import plot_shift_parameters, save_figure, use_style
+from nbhelpers.reporting.plots import save_figure, use_style
 from nbhelpers.study import open_study
 
 NOTEBOOK = "03_domain_shift_generation"

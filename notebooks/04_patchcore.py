@@ -61,7 +61,7 @@ from nbhelpers.evaluation.metrics import image_metrics
 from nbhelpers.evaluation.statistics import score_summary
 from nbhelpers.evaluation.thresholds import f1_optimal
 from nbhelpers.models.coreset import greedy_coreset
-from nbhelpers.protocol import sweep
+from nbhelpers.protocol.refits import sweep
 from nbhelpers.reporting.gallery import one_of_each, plot_anomaly_maps, plot_memory_bank, shared_limits, spread
 from nbhelpers.reporting.plots import plot_f1_curve, plot_scores, save_figure, use_style
 from nbhelpers.study import open_study
@@ -119,7 +119,7 @@ val = stored[f"{domain} val"]
 threshold = f1_optimal(val.labels, val.image_scores)
 print(f"F1 {threshold.calibration['f1']:.2f} on {threshold.n_good} good and {threshold.n_defect} defect images; "
       f"degenerate: {threshold.degenerate}")
-fig = plot_f1_curve(val, threshold.value)
+fig = plot_f1_curve(val, threshold.value, METHOD)
 _ = save_figure(fig, study.figure_path(NOTEBOOK, f"{NAME}_f1_curve"))
 
 # %%

@@ -14,7 +14,7 @@
 # **Reads** stored predictions (fits what is missing). **Writes** `clean_results.json`, its rows of `metrics.csv`,
 # per-image decisions and thresholds to `outputs/<profile>/results/`.
 #
-# **Takes** seconds on stored predictions; no GPU. **Before this:** 04. **After:** 08.
+# **Takes** seconds on stored predictions; no GPU. **Before this:** 04, 05. **After:** 08, 11.
 #
 # [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/anomaly-shift-study/blob/v0.1.0/notebooks/07_evaluation_clean.ipynb)
 
@@ -51,13 +51,16 @@ os.chdir(ROOT)
 # %%
 import pandas as pd
 
+from nbhelpers.evaluation.reliability import platt, reliability_table
 from nbhelpers.evaluation.statistics import score_summary
-from nbhelpers.protocol import evaluate_cell, run_scenario
+from nbhelpers.protocol.cells import evaluate_cell, run_scenario
+from nbhelpers.protocol.methods import compare
+from nbhelpers.protocol.table import write_metrics
 from nbhelpers.reporting.gallery import hardest, plot_anomaly_maps, shared_limits
 from nbhelpers.reporting.plots import (
-    METHOD_COLORS,
     plot_confusions,
     plot_metric_bars,
+    plot_reliability,
     plot_roc_pr,
     plot_scores,
     save_figure,
@@ -75,7 +78,8 @@ study.describe()
 # ## The protocol
 #
 # Fitted on clean train, threshold from clean val, tested on clean test. Intervals are bootstrap percentiles: images
-# are redrawn within good and within defect; for pixel metrics an image's pixels stay together.
+# are redrawn within good and within defect, those that calibrate the threshold too; for pixel metrics an image's pixels
+# stay together.
 
 # %%
 results = run_scenario(study, SCENARIO)
@@ -92,10 +96,11 @@ print(with_intervals(results, ["trivial_f1", "f1", "f1_max"]).to_string())
 # %% [markdown]
 # ## Do they point at the defect?
 #
-# AUPRO weighs every defect region alike, however small, up to a false positive rate of 0.3 (and 0.05).
+# AUPRO weighs every defect region alike, however small, up to a false positive rate of 0.3 (and 0.05). AUPIMO is each
+# defect image's recall at false positive rates from 1e-5 to 1e-4, set by the good images alone; here its mean.
 
 # %%
-print(with_intervals(results, ["pixel_auroc", "pixel_ap", "aupro", "aupro_005"]).to_string())
+print(with_intervals(results, ["pixel_auroc", "pixel_ap", "aupro", "aupro_005", "aupimo"]).to_string())
 print("\n".join(f"{name}: pixel metrics skipped, {cell['pixel_skipped']}" for name, cell in cells.items()
                 if cell["pixel_skipped"]) or "every category has masks")
 
@@ -107,17 +112,50 @@ _ = save_figure(fig, study.figure_path(NOTEBOOK, "metrics"))
 # %% [markdown]
 # ## Ranking and operating point
 #
-# The curves rank images; the dot is what the threshold from validation makes of them.
+# The curves rank images; the dots are what the thresholds from validation make of them.
 
 # %%
-tested = {name: study.predictions(method, name, "clean", "clean", "test") for name in study.categories}
-thresholds = {name: cell["threshold"]["value"] for name, cell in cells.items()}
-fig = plot_roc_pr(tested, thresholds, METHOD_COLORS[method])
-_ = save_figure(fig, study.figure_path(NOTEBOOK, f"{method}_roc_pr"))
+parts = {m: {name: study.predictions(m, name, "clean", "clean", "test") for name in study.categories}
+         for m in study.config.methods}
+deployed = {m: {name: evaluate_cell(study, SCENARIO, m, name)["threshold"]["value"] for name in study.categories}
+            for m in study.config.methods}
+tested, thresholds = parts[method], deployed[method]
+fig = plot_roc_pr(parts, deployed)
+_ = save_figure(fig, study.figure_path(NOTEBOOK, "roc_pr"))
 
 # %%
 fig = plot_confusions(tested, thresholds)
 _ = save_figure(fig, study.figure_path(NOTEBOOK, f"{method}_confusions"))
+
+# %% [markdown]
+# ## Is one method better?
+#
+# Tests on the same images: DeLong (ranking), sign flips of AUPIMO image by image (localisation), McNemar (decisions);
+# p values adjusted by Holm over the categories. The difference is the first method minus the second.
+
+# %%
+tests = compare(study, SCENARIO) if len(study.config.methods) > 1 else None
+if tests is not None:
+    shown = tests[tests.metric.isin(["image_auroc", "p_delong_holm", "p_permutation_holm", "p_mcnemar_holm"])]
+    print(shown.pivot(index=["method", "category"], columns="metric", values="value").round(2).to_string())
+
+# %% [markdown]
+# ## Are scores probabilities?
+#
+# Raw scores are distances. A sigmoid fitted on validation (Platt) turns them into probabilities at the test split's
+# share of defects; a point on the diagonal is a bin whose defects are as frequent as was said. With some dozens of
+# images a bin holds few, as its whiskers show.
+
+# %%
+tables = {}
+for m, own in parts.items():
+    vals = {name: study.predictions(m, name, "clean", "clean", "val") for name in own}
+    said = {name: platt(vals[name].labels, vals[name].image_scores).probabilities(part.image_scores,
+            prior=part.labels.mean()) for name, part in own.items()}
+    tables[m] = {name: reliability_table(part.labels, said[name], bins=5) for name, part in own.items()}
+fig = plot_reliability(tables)
+_ = save_figure(fig, study.figure_path(NOTEBOOK, "reliability"))
+print(with_intervals(results, ["ece"]).to_string())
 
 # %% [markdown]
 # ## Scores
@@ -155,6 +193,7 @@ _ = [save_figure(fig, study.figure_path(NOTEBOOK, f"{method}_{name}_hardest_good
 # Read from the table, with intervals; two categories whose intervals overlap are not ranked by this study.
 
 # %%
+write_metrics(study)
 auroc = results[(results.metric == "image_auroc") & (results.method == method) & (results.category != "macro")]
 print("\n".join(f"{r.category}: image AUROC {r.value:.2f} [{r.ci_low:.2f}, {r.ci_high:.2f}] on {r.n_images} images"
                 for r in auroc.itertuples()))

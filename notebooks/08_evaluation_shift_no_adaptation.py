@@ -15,7 +15,7 @@
 # **Reads** stored predictions (fits what is missing). **Writes** `shifted_no_adaptation_results.json`, its rows of
 # `metrics.csv` and a degradation table to `outputs/<profile>/results/`.
 #
-# **Takes** seconds on stored predictions; no GPU. **Before this:** 03, 04, 07.
+# **Takes** seconds on stored predictions; no GPU. **Before this:** 03, 04, 05, 07.
 #
 # [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/anomaly-shift-study/blob/v0.1.0/notebooks/08_evaluation_shift_no_adaptation.ipynb)
 
@@ -52,10 +52,11 @@ os.chdir(ROOT)
 # %%
 import pandas as pd
 
-from nbhelpers.protocol import degradation, evaluate_cell, run_scenario
+from nbhelpers.protocol.cells import evaluate_cell, run_scenario
+from nbhelpers.protocol.differences import difference
+from nbhelpers.protocol.table import write_metrics
 from nbhelpers.reporting.gallery import hardest, one_of_each, plot_anomaly_maps, plot_worlds, shared_limits
 from nbhelpers.reporting.plots import (
-    METHOD_COLORS,
     plot_confusions,
     plot_roc_pr,
     plot_scenario_change,
@@ -87,9 +88,9 @@ print(with_intervals(after, ["image_auroc", "f1", "recall", "specificity", "pixe
 # that excludes 0 is a change; one that does not is not evidence of none.
 
 # %%
-change = degradation(study, "clean", SCENARIO)
+change = difference(study, "clean", SCENARIO)
 write_csv(study.config.output_dir / "results" / NOTEBOOK / "degradation.csv", change)
-print(with_intervals(change, ["image_auroc", "f1", "recall", "specificity"]).to_string())
+print(with_intervals(change, ["image_auroc", "f1", "recall", "specificity", "aupro"]).to_string())
 
 # %%
 both = pd.concat([before, after])
@@ -129,8 +130,12 @@ _ = [save_figure(fig, study.figure_path(NOTEBOOK, f"{method}_{name}_scores")) fo
 # ## Ranking and operating point under the shift
 
 # %%
-fig = plot_roc_pr(shifted, thresholds, METHOD_COLORS[method])
-_ = save_figure(fig, study.figure_path(NOTEBOOK, f"{method}_roc_pr"))
+parts = {m: {name: study.predictions(m, name, "clean", "shift", "test") for name in study.categories}
+         for m in study.config.methods}
+deployed = {m: {name: evaluate_cell(study, SCENARIO, m, name)["threshold"]["value"] for name in study.categories}
+            for m in study.config.methods}
+fig = plot_roc_pr(parts, deployed)
+_ = save_figure(fig, study.figure_path(NOTEBOOK, "roc_pr"))
 
 # %%
 fig = plot_confusions(shifted, thresholds)
@@ -170,6 +175,7 @@ print({name: len(cell["left_out"]) for name, cell in cells.items()})
 # back, a lost ranking cannot.
 
 # %%
+write_metrics(study)
 own = change[(change.method == method) & change.metric.isin(["image_auroc", "specificity"])]
 print("\n".join(f"{r.category}: {r.metric} {r.value:+.2f} [{r.ci_low:+.2f}, {r.ci_high:+.2f}]"
                 for r in own.itertuples() if r.category != "macro"))
