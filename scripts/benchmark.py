@@ -3,9 +3,10 @@
     python scripts/benchmark.py coreset                                        # synthetic features, 133280 x 152
     python scripts/benchmark.py coreset --data-root DIR --category mvtec_bottle  # features of real images
     python scripts/benchmark.py patchcore --data-root DIR --categories a,b     # fit, predict, memory, accuracy
+    python scripts/benchmark.py padim --data-root DIR --categories a,b --seeds 42,43,44
 
-Each side of ``patchcore`` runs in a process of its own, so that peak memory is its own. Results are printed and
-written to outputs/benchmark/.
+Each side of ``patchcore`` and ``padim`` runs in a process of its own, so that peak memory is its own. Results are
+printed and written to outputs/benchmark/.
 """
 
 from __future__ import annotations
@@ -38,16 +39,18 @@ from nbhelpers.evaluation.metrics import PIXEL_METRICS, pixel_metrics
 from nbhelpers.files import write_json
 from nbhelpers.models.backbones import Backbone
 from nbhelpers.models.coreset import coreset_size, covering_radius, greedy_coreset
+from nbhelpers.models.padim import Padim
 from nbhelpers.models.patchcore import PatchCore
 from nbhelpers.study import pick_device
 
-LAYERS = ("blocks.2", "blocks.4")
+LAYERS = {"patchcore": ("blocks.2", "blocks.4"), "padim": ("blocks.1", "blocks.2", "blocks.4")}
+N_FEATURES = 100
 SHOWN = ("image_auroc", "image_ap", "pixel_auroc", "aupro", "bank", "fit_s", "predict_ms", "peak_mb")
 
 
-def make_backbone() -> Backbone:
+def make_backbone(method: str) -> Backbone:
     """EfficientNet-Lite0 with its packaged weights: the one that needs no download."""
-    return Backbone("tf_efficientnet_lite0", LAYERS, "packaged")
+    return Backbone("tf_efficientnet_lite0", LAYERS[method], "packaged")
 
 
 def timed(work: Callable[[], Any], device: str) -> tuple[Any, float]:
@@ -74,7 +77,7 @@ def load_features(options: argparse.Namespace) -> torch.Tensor:
     if options.data_root is None:
         return mixture(options.n, options.dim, options.seed).to(options.device)
     samples = [s for s in scan_category(options.data_root, options.category) if not s.label]
-    features = PatchCore(make_backbone(), device=options.device).patch_features(samples)
+    features = PatchCore(make_backbone("patchcore"), device=options.device).patch_features(samples)
     if len(features) < options.n:
         raise DataError(f"{options.category}: expected {options.n} patches, found {len(features)}; give a smaller --n")
     return features[: options.n].contiguous()
@@ -121,27 +124,38 @@ def run_coreset(options: argparse.Namespace) -> pd.DataFrame:
 
 
 def run_ours(train: list[Sample], test: list[Sample], options: argparse.Namespace) -> dict[str, Any]:
-    """Fit and predict with this study's PatchCore."""
-    model = PatchCore(make_backbone(), coreset_ratio=options.ratio, device=options.device)
+    """Fit and predict with this study's detector."""
+    backbone, own = make_backbone(options.method), {"seed": options.seed, "device": options.device}
+    if options.method == "patchcore":
+        model = PatchCore(backbone, coreset_ratio=options.ratio, **own)
+    else:
+        model = Padim(backbone, n_features=N_FEATURES, **own)
     _, fit = timed(lambda: model.fit(train), options.device)
     predictions, predict = timed(lambda: model.predict(test), options.device)
-    bank = len(model.memory_bank)
+    bank = int(model.stats.get("bank_size", 0))
     return measure(predictions.image_scores, predictions.anomaly_maps, predictions, bank, fit, predict)
 
 
 def run_peer(train: list[Sample], test: list[Sample], options: argparse.Namespace) -> dict[str, Any]:
-    """Fit and predict with anomalib's PatchcoreModel on the same images, network, layers and ratio."""
+    """Fit and predict with anomalib's torch model on the same images, network, layers and settings."""
+    from anomalib.models.image.padim.torch_model import PadimModel
     from anomalib.models.image.patchcore.torch_model import PatchcoreModel
 
-    model = PatchcoreModel(layers=LAYERS, backbone="tf_efficientnet_lite0", pre_trained=False)
-    model.feature_extractor = make_backbone()
+    kinds = {"patchcore": (PatchcoreModel, {}), "padim": (PadimModel, {"n_features": N_FEATURES})}
+    kind, settings = kinds[options.method]
+    torch.manual_seed(options.seed)  # its draws come from the global generator
+    model = kind(layers=list(LAYERS[options.method]), backbone="tf_efficientnet_lite0", pre_trained=False, **settings)
+    model.feature_extractor = make_backbone(options.method)
     model.to(options.device)
 
     def fit() -> None:
         model.train()
         for batch in make_loader(train, 224):
             model(batch.images.to(options.device))
-        model.subsample_embedding(options.ratio)
+        if options.method == "patchcore":
+            model.subsample_embedding(options.ratio)
+        else:
+            model.fit()
         model.eval()
 
     def predict() -> tuple[np.ndarray, np.ndarray]:
@@ -149,10 +163,10 @@ def run_peer(train: list[Sample], test: list[Sample], options: argparse.Namespac
         scores, maps = (torch.cat([getattr(o, k) for o in out]).cpu().numpy() for k in ("pred_score", "anomaly_map"))
         return scores, maps[:, 0]
 
-    torch.manual_seed(options.seed)
     _, fit_seconds = timed(fit, options.device)
     (scores, maps), predict_seconds = timed(predict, options.device)
-    return measure(scores, maps, test, len(model.memory_bank), fit_seconds, predict_seconds)
+    scores, bank = scores.ravel(), len(model.memory_bank)
+    return measure(scores, maps, test, bank, fit_seconds, predict_seconds)
 
 
 def measure(scores: np.ndarray, maps: np.ndarray, truth: Any, bank: int, fit: float, predict: float) -> dict[str, Any]:
@@ -170,37 +184,45 @@ def measure(scores: np.ndarray, maps: np.ndarray, truth: Any, bank: int, fit: fl
     return {name: None if row[name] is None else round(float(row[name]), 4) for name in SHOWN}
 
 
-def run_patchcore(options: argparse.Namespace) -> pd.DataFrame:
-    """Both sides of every category, each in its own process."""
+def run_detector(options: argparse.Namespace) -> pd.DataFrame:
+    """Both sides of every category and seed, each in its own process; with several seeds their mean as well."""
     sides = ["ours"] if options.skip_peer else ["ours", "anomalib"]
+    seeds = options.seeds.split(",") if options.seeds else [str(options.seed)]
     rows = []
     for category in options.categories.split(","):
         for side in sides:
-            command = [sys.executable, __file__, "side", "--data-root", str(options.data_root), "--category", category,
-                       "--side", side, "--ratio", str(options.ratio), "--device", options.device]
-            result = subprocess.run(command, capture_output=True, text=True, check=False)
-            if result.returncode:
-                last = (result.stderr.strip().splitlines() or ["no message"])[-1]
-                raise ModelError(f"{side} on {category} stopped with exit code {result.returncode}: {last}")
-            row = json.loads(result.stdout.strip().splitlines()[-1])
-            rows.append({"category": category, "side": side, **row})
-            print(json.dumps(rows[-1]), file=sys.stderr, flush=True)  # the next side may take long
+            for seed in seeds:
+                command = [sys.executable, __file__, "side", "--data-root", str(options.data_root), "--category",
+                           category, "--side", side, "--method", options.what, "--seed", seed,
+                           "--ratio", str(options.ratio), "--device", options.device]
+                result = subprocess.run(command, capture_output=True, text=True, check=False)
+                if result.returncode:
+                    last = (result.stderr.strip().splitlines() or ["no message"])[-1]
+                    raise ModelError(f"{side} on {category} stopped with exit code {result.returncode}: {last}")
+                row = json.loads(result.stdout.strip().splitlines()[-1])
+                rows.append({"category": category, "side": side, "seed": seed, **row})
+                print(json.dumps(rows[-1]), file=sys.stderr, flush=True)  # the next side may take long
+            if len(seeds) > 1:
+                mean = pd.DataFrame(rows[-len(seeds):])[list(SHOWN)].mean().round(4).to_dict()
+                rows.append({"category": category, "side": side, "seed": "mean", **mean})
     return pd.DataFrame(rows)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("coreset", "patchcore", "side"), help="'side' is for patchcore's own use")
+    parser.add_argument("what", choices=("coreset", "patchcore", "padim", "side"), help="'side' is for its own use")
     parser.add_argument("--data-root", type=Path, help="folder of categories in MVTec AD layout")
     parser.add_argument("--category", default="", help="coreset: whose features")
-    parser.add_argument("--categories", default="", help="patchcore: comma-separated")
+    parser.add_argument("--categories", default="", help="patchcore, padim: comma-separated")
     parser.add_argument("--n", type=int, default=133280, help="coreset: how many points")
     parser.add_argument("--dim", type=int, default=152, help="coreset: numbers a point, synthetic features only")
     parser.add_argument("--ratio", type=float, default=0.05, help="share that is kept")
     parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--seeds", default="", help="patchcore, padim: several, comma-separated")
     parser.add_argument("--skip-peer", action="store_true", help="ours alone")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--method", choices=tuple(LAYERS), default="patchcore", help=argparse.SUPPRESS)
     parser.add_argument("--side", choices=("ours", "anomalib"), default="ours", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     try:
@@ -212,7 +234,7 @@ def main(arguments: list[str] | None = None) -> int:
             parts = [[s for s in samples if s.source == source] for source in ("train", "test")]
             print(json.dumps((run_ours if options.side == "ours" else run_peer)(*parts, options)))
             return 0
-        table = run_coreset(options) if options.what == "coreset" else run_patchcore(options)
+        table = run_coreset(options) if options.what == "coreset" else run_detector(options)
         print(table.to_string(index=False))
         facts = provenance(options.device, 0.0) | {"threads": torch.get_num_threads()}
         path = ROOT / "outputs" / "benchmark" / f"{options.what}.json"

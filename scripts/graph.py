@@ -26,11 +26,14 @@ class Notebook:
     stem: str
     after: tuple[str, ...] = ()
     per: tuple[str, ...] = ()  # axes; their names are the notebook's parameters
+    needs: tuple[str, ...] = ()  # methods and scenarios without which it has nothing to tell
 
     @property
     def number(self) -> str:
         return self.stem.split("_")[0]
 
+
+SHIFT_PATH = ("clean", "no_adaptation", "threshold_only", "full_adaptation")
 
 # A later notebook is one more row. A run comes after those runs of the notebooks in `after` that share its
 # values on the axes both have: 04 for hazelnut comes after 03 for hazelnut, 07 after every 04.
@@ -38,10 +41,22 @@ NOTEBOOKS = (
     Notebook("01_data_exploration"),
     Notebook("02_data_preparation"),
     Notebook("03_domain_shift_generation", after=("02",), per=("category",)),
-    Notebook("04_patchcore", after=("03",), per=("category", "domain")),
-    Notebook("07_evaluation_clean", after=("04",)),
-    Notebook("08_evaluation_shift_no_adaptation", after=("03", "04")),
+    Notebook("04_patchcore", after=("03",), per=("category", "domain"), needs=("patchcore",)),
+    Notebook("05_padim", after=("03",), per=("category", "domain"), needs=("padim",)),
+    Notebook("07_evaluation_clean", after=("04", "05"), needs=("clean",)),
+    Notebook("08_evaluation_shift_no_adaptation", after=("04", "05"), needs=("clean", "no_adaptation")),
+    Notebook("09_evaluation_shift_threshold_only", after=("08",), needs=("clean", "no_adaptation", "threshold_only")),
+    Notebook("10_full_adaptation", after=("09",), needs=SHIFT_PATH),
+    Notebook("11_global_model", after=("07",), needs=("clean", "global", "global_one_threshold")),
+    Notebook("12_error_analysis", after=("07", "08", "09", "10", "11"), needs=("threshold_only",)),
+    Notebook("16_results_visualization", after=("07", "08", "09", "10", "11", "12")),
 )
+
+
+def needed(methods: Iterable[str], scenarios: Iterable[str]) -> list[Notebook]:
+    """The notebooks that have something to tell with these methods and scenarios, in reading order."""
+    there = {*methods, *scenarios}
+    return [row for row in NOTEBOOKS if there.issuperset(row.needs)]
 
 
 @dataclass(frozen=True)

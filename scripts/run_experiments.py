@@ -55,7 +55,7 @@ def plan(config: Config, overrides: dict[str, Any]) -> list[Job]:
     Raises:
         DataError: The data root, a category or one of its folders is missing, or an image lacks its mask.
     """
-    from nbhelpers.evaluation.scenarios import SCENARIOS  # slow, so only once the settings are right
+    from nbhelpers.evaluation.scenarios import fit_domains  # slow, so only once the settings are right
 
     root, categories = config.data_root, config.data.categories
     if config.data.source == "folder":
@@ -65,12 +65,12 @@ def plan(config: Config, overrides: dict[str, Any]) -> list[Job]:
         data = {category: graph.listing_digest(root / category) for category in categories}
     else:
         data = dict.fromkeys(categories, "drawn from the settings")
-    domains = tuple(dict.fromkeys(SCENARIOS[name].fit_domain for name in config.scenarios))
     return graph.build_jobs(
-        axes={"category": categories, "domain": domains},
+        axes={"category": categories, "domain": fit_domains(config.scenarios)},
         parameters={"profile": config.profile, "overrides": overrides},
         inputs={"code": graph.code_digest(), "settings": config.digest()},
         data=data,
+        table=graph.needed(config.methods, config.scenarios),
     )
 
 
@@ -81,9 +81,9 @@ def report_errors(errors: dict[str, str], folder: RunFolder) -> int:
     for name, error in errors.items():
         print(f"  {name.replace('__', ' ')}\n    {error}", file=sys.stderr)
         if folder.failed(name).is_file():
-            print(f"    executed copy: {_shown(folder.failed(name))}", file=sys.stderr)
+            print(f"    executed copy: {shown(folder.failed(name))}", file=sys.stderr)
         if folder.log(name).is_file():
-            print(f"    log: {_shown(folder.log(name))}", file=sys.stderr)
+            print(f"    log: {shown(folder.log(name))}", file=sys.stderr)
         if not error.startswith("not run"):
             broken.append(error)
     mendable = {error.__name__ for error in StudyError.__subclasses__()}
@@ -100,9 +100,9 @@ def report_results(folder: RunFolder) -> None:
     if path.is_file():
         wide = headline_table(pd.read_csv(path)).rename_axis(columns=None).reset_index()
         print(f"\n{wide.to_string(index=False, float_format='%.3f', na_rep='-')}")
-        print(f"\nresults             {_shown(path.parent)}")
-    print(f"figures             {_shown(folder.output / 'figures')}")
-    print(f"executed notebooks  {_shown(folder.output / 'executed')}")
+        print(f"\nresults             {shown(path.parent)}")
+    print(f"figures             {shown(folder.output / 'figures')}")
+    print(f"executed notebooks  {shown(folder.output / 'executed')}")
 
 
 def report_status(jobs: Sequence[Job], folder: RunFolder, force: bool) -> None:
@@ -113,27 +113,51 @@ def report_status(jobs: Sequence[Job], folder: RunFolder, force: bool) -> None:
         state, why = states[job.name]
         print(f"{job.title:<{width}}  {state:<7}  {why}".rstrip())
     count = Counter(state for state, _ in states.values())
-    print(", ".join(f"{number} {state}" for state, number in count.items()) + f" in {_shown(folder.output)}")
+    print(", ".join(f"{number} {state}" for state, number in count.items()) + f" in {shown(folder.output)}")
 
 
-def _shown(path: Path) -> str:
+def shown(path: Path) -> str:
     """``path`` relative to where the user stands, if it lies below."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
+def study_parser(description: str) -> argparse.ArgumentParser:
+    """A command line that says which study is meant; ``study_overrides`` reads it."""
     layout = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
+    parser = argparse.ArgumentParser(description=description, formatter_class=layout)
     add = parser.add_argument
     add("--profile", default="tiny", help="name of a file in configs/ (default: tiny)")
     add("--data-root", type=Path, metavar="DIR", help="folder of categories in MVTec AD layout")
     add("--categories", metavar="A,B", help="which of them (default: as configured, or all that are there)")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting; may be repeated")
+    add("--workspace", type=Path, metavar="DIR", help="folder for data/ and outputs/ (default: project)")
+    return parser
+
+
+def study_overrides(options: argparse.Namespace) -> dict[str, Any]:
+    """The settings that the command line changes; the workspace goes to the environment, for notebooks too.
+
+    Raises:
+        ConfigError: See ``parse_settings``.
+    """
+    overrides = parse_settings(options.set)
+    if options.data_root:
+        overrides |= {"data.root": str(options.data_root.expanduser().resolve()), "data.source": "folder"}
+    if options.categories:
+        names = (name.strip() for name in options.categories.split(","))
+        overrides["data.categories"] = [name for name in names if name]
+    if options.workspace:
+        os.environ[WORKSPACE_VARIABLE] = str(options.workspace.expanduser().resolve())
+    return overrides
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = study_parser(__doc__)
+    add = parser.add_argument
     add("--only", default="", metavar="04,07", help="run these notebooks only")
     add("--jobs", type=int, default=1, metavar="N", help="notebooks at the same time (default: 1)")
     add("--cell-timeout", type=int, default=14400, metavar="SECONDS", help="limit of a cell (default: 4 h)")
-    add("--workspace", type=Path, metavar="DIR", help="folder for data/ and outputs/ (default: project)")
     add("--force", action="store_true", help="run the notebooks also where they are up to date")
     add("--dry-run", action="store_true", help="say what would run, and why, and stop")
     add("--status", action="store_true", help="say what is done and what is not, and stop")
@@ -147,14 +171,7 @@ def run_study(options: argparse.Namespace) -> int:
         StudyError: The input or a setting must be mended.
     """
     start = time.perf_counter()
-    overrides = parse_settings(options.set)
-    if options.data_root:
-        overrides |= {"data.root": str(options.data_root.expanduser().resolve()), "data.source": "folder"}
-    if options.categories:
-        names = (name.strip() for name in options.categories.split(","))
-        overrides["data.categories"] = [name for name in names if name]
-    if options.workspace:
-        os.environ[WORKSPACE_VARIABLE] = str(options.workspace.expanduser().resolve())
+    overrides = study_overrides(options)
     if options.jobs < 1:
         raise ConfigError(f"--jobs: expected 1 or more, found {options.jobs}")
     config = load_config(options.profile, overrides)

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
-from typing_extensions import Self
 
 from nbhelpers.data.images import Batch, make_loader
 from nbhelpers.data.layout import Sample
@@ -78,7 +77,7 @@ class FeatureDetector(ABC):
     # -- what a subclass says -----------------------------------------------------------------------
 
     @abstractmethod
-    def fit(self, samples: Sequence[Sample]) -> Self:
+    def fit(self, samples: Sequence[Sample]) -> FeatureDetector:
         """Learn what is normal from good samples."""
 
     @abstractmethod
@@ -176,7 +175,7 @@ class FeatureDetector(ABC):
         })
 
     @classmethod
-    def load(cls, path: Path, device: str | torch.device = "cpu") -> Self:
+    def load(cls, path: Path, device: str | torch.device = "cpu") -> FeatureDetector:
         """Read what ``save`` wrote: same settings, same backbone, identical scores.
 
         Raises:
