@@ -27,14 +27,13 @@ RATE_METRICS = (*IMAGE_METRICS, "ece", *PIXEL_METRICS, "aupimo")
 FPR_LIMITS = {"aupro": 0.3, "aupro_005": 0.05}
 
 
-def check_scores(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], Array]:
+def check_images(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], Array]:
     """Labels (N,) 0/1 and scores (N,) as bool and float64 arrays.
 
-    Raises DataError where the two do not match, a label is not 0 or 1, a score is not finite, or one of the
-    two classes is missing: no ranking metric and no calibration is defined then.
+    Raises DataError where the two do not match, there is none, a label is not 0 or 1, or a score is not finite.
     """
     labels, scores = np.asarray(labels), np.asarray(scores, dtype=np.float64)
-    if labels.ndim != 1 or labels.shape != scores.shape:
+    if labels.ndim != 1 or labels.size == 0 or labels.shape != scores.shape:
         raise DataError(
             f"expected one label and one score per image, found labels {labels.shape} and scores "
             f"{scores.shape}; pass the labels and image_scores of one Predictions"
@@ -48,7 +47,15 @@ def check_scores(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_
             f"expected finite scores, found {bad.size} of {scores.size} that are not, the first at position "
             f"{bad[0]} ({scores[bad[0]]}); look at that image and refit the detector"
         )
-    defect = labels.astype(bool)
+    return labels.astype(bool), scores
+
+
+def check_scores(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], Array]:
+    """As `check_images`; raises DataError also where one of the two classes is missing.
+
+    No ranking metric and no calibration on both classes is defined then.
+    """
+    defect, scores = check_images(labels, scores)
     n_defect = int(defect.sum())
     if n_defect in (0, defect.size):
         raise DataError(

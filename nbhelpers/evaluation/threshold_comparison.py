@@ -10,9 +10,9 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from nbhelpers.errors import DataError
-from nbhelpers.evaluation.metrics import decide, image_metrics
+from nbhelpers.evaluation.metrics import check_images, decide, image_metrics
 from nbhelpers.evaluation.statistics import Seed, stratified_weights
-from nbhelpers.evaluation.threshold_rules import CALIBRATED_RULES, check_images, get_rule, scores_for
+from nbhelpers.evaluation.threshold_rules import CALIBRATED_RULES, get_rule, scores_for
 from nbhelpers.evaluation.thresholds import calibrate_threshold
 
 TEST_RATES = ("f1", "precision", "recall", "specificity", "balanced_accuracy", "accuracy")

@@ -20,7 +20,7 @@ from skimage.filters import threshold_otsu
 
 from nbhelpers.errors import ConfigError, DataError
 from nbhelpers.evaluation.conformal import min_calibration, split_threshold
-from nbhelpers.evaluation.metrics import check_scores, confusion_rates
+from nbhelpers.evaluation.metrics import check_images, check_scores, confusion_rates
 
 Array = NDArray[np.float64]
 Find = Callable[[Array, Array], float]
@@ -164,24 +164,6 @@ def get_rule(name: str) -> Rule:
     if name not in RULES:
         raise ConfigError(f"expected a rule of {', '.join(RULES)}, found {name!r}; choose one of them")
     return RULES[name]
-
-
-def check_images(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], Array]:
-    """Labels (N,) 0/1 and scores (N,) as bool and float64 arrays; as `check_scores`, but one class is enough."""
-    labels, scores = np.asarray(labels), np.asarray(scores, dtype=np.float64)
-    if labels.size and np.isin((0, 1), labels).all():
-        return check_scores(labels, scores)
-    if labels.ndim != 1 or labels.size == 0 or labels.shape != scores.shape:
-        raise DataError(
-            f"expected one label and one score per image, found labels {labels.shape} and scores {scores.shape}; "
-            "pass the labels and image_scores of one Predictions"
-        )
-    if not np.isin(labels, (0, 1)).all() or not np.isfinite(scores).all():
-        raise DataError(
-            f"expected labels 0 (good) and 1 (defect) and finite scores, found labels {np.unique(labels)[:5].tolist()} "
-            f"and {int((~np.isfinite(scores)).sum())} scores that are not finite; look at those images"
-        )
-    return labels.astype(bool), scores
 
 
 def scores_for(rule: Rule, labels: ArrayLike, scores: ArrayLike) -> tuple[Array, Array]:

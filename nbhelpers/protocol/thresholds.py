@@ -142,7 +142,8 @@ def promises_part(study: Study, scenario: str) -> Part:
 def mending_part(study: Study) -> Part:
     """Rows ``realised_fpr[recalibrated_on=10,target=0.1]``: how many shifted good images mend a broken promise.
 
-    Of the largest target that the clean validation images can promise; 0 keeps the clean threshold.
+    Of the largest target; 0 keeps the clean threshold. ``promised_fpr[...]`` is what that many images can promise:
+    more than the target where they are too few for it.
     """
 
     def make() -> list[dict[str, Any]]:
@@ -163,6 +164,8 @@ def mending_part(study: Study) -> Part:
                     "value": row.fpr, "ci_low": row.ci_low, "ci_high": row.ci_high, "n_images": good[2].size,
                 } for row in curve.itertuples()
             }
+            metrics |= {f"promised_fpr[recalibrated_on={row.n},target={target:g}]": _plain(row.promised, row.n)
+                        for row in curve.itertuples() if row.n}
             found += to_rows("threshold_only", method, category, study.config.seed, metrics)
         return found
 

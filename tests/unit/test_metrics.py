@@ -118,7 +118,7 @@ def test_decision_is_at_or_above_and_in_float64():
     [
         ([1, 1], [0.1, 0.2], "0 good and 2 defect"),
         ([0, 0, 0], [0.1, 0.2, 0.3], "3 good and 0 defect"),
-        ([], [], "0 good and 0 defect"),
+        ([], [], "one label and one score"),
         ([0, 1], [0.1, np.nan], "position 1"),
         ([0, 1], [np.inf, 0.1], "position 0"),
         ([0, 2], [0.1, 0.2], "labels 0"),

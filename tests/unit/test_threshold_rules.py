@@ -202,8 +202,8 @@ def test_too_few_good_images_are_refused_and_the_number_is_named(rule, needed):
         ([], [], "one score per image"),
         ([0, 0], [1.0], "one score per image"),
         ([[0, 0]], [[1.0, 2.0]], "one score per image"),
-        ([2, 2], [1.0, 2.0], r"labels \[2\]"),
-        ([0, 0], [1.0, np.nan], "1 scores that are not finite"),
+        ([2, 2], [1.0, 2.0], r"defect\), found \[2\]"),
+        ([0, 0], [1.0, np.nan], "found 1 of 2 that are not"),
         ([0, 1], [1.0, np.inf], "finite"),
     ],
 )
