@@ -11,9 +11,10 @@ import pandas as pd
 from nbhelpers import artefacts
 from nbhelpers.config import digest
 from nbhelpers.evaluation import scenarios
-from nbhelpers.evaluation.scenarios import MACRO, SCENARIOS, Draws, draw_seed
+from nbhelpers.evaluation.scenarios import GLOBAL, MACRO, SCENARIOS, Draws, draw_seed
 from nbhelpers.files import read_json, replacing, write_json
 from nbhelpers.models.detector import Predictions
+from nbhelpers.models.storage import SETTINGS_FILE
 from nbhelpers.protocol.table import Part, rows, write_metrics
 from nbhelpers.reporting import tables
 from nbhelpers.study import Study
@@ -133,9 +134,33 @@ def run_scenario(study: Study, scenario: str) -> pd.DataFrame:
         entries = fields.where(fields.notna(), None).to_dict("records")
         cells[method][MACRO] = {"metrics": dict(zip(macro.metric, entries, strict=True))}
     rows(study, data_part(study))
+    tables.write_csv(folder / "training_stats.csv", training_stats(study))
     tables.write_scenario(folder, SCENARIOS[scenario], cells, _provenance(study, scenario))
     write_metrics(study)
     return scenarios.results_table(table.to_dict("records"))
+
+
+def training_stats(study: Study) -> pd.DataFrame:
+    """What fitting took, a row a fitted detector: from what is stored, nothing is fitted for it.
+
+    Columns: method, category, fitted_on, what the fit says of itself (``Detector.stats``: counts, seconds of the
+    features and of the rest apart), device, peak_memory_mb (of the process that fitted it), model_mb.
+    """
+    places = [(method, category, domain) for method, category in study.cells for domain in study.fit_domains]
+    if any(SCENARIOS[name].fitted_on == GLOBAL for name in study.config.scenarios):
+        places += [(method, GLOBAL, GLOBAL) for method in study.config.methods]
+    found = []
+    for method, category, fitted_on in places:
+        path = study.model_path(method, category, fitted_on)
+        meta = artefacts.read_sidecar(path)
+        if meta is not None and path.is_dir():
+            found.append({
+                "method": method, "category": category, "fitted_on": fitted_on,
+                **read_json(path / SETTINGS_FILE)["stats"], "device": meta["provenance"]["device"],
+                "peak_memory_mb": meta["provenance"]["peak_memory_mb"],
+                "model_mb": sum(file.stat().st_size for file in path.iterdir()) / 1e6,
+            })
+    return pd.DataFrame(found)
 
 
 def _provenance(study: Study, scenario: str) -> dict[str, Any]:
