@@ -24,9 +24,12 @@ MEASURES = (("fpr", "false alarms", "Reds"), ("fnr", "misses", "Purples"))
 
 
 def _axes(rows: int, columns: int, width: float, height: float, **options: object) -> tuple[Figure, np.ndarray]:
-    with plt.rc_context({"grid.linewidth": 0.6, "axes.linewidth": 0.8}):  # small panels, thin lines
-        return plt.subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False,
-                            layout="constrained", **options)
+    figure, axes = plt.subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False,
+                                layout="constrained", **options)
+    for axis in axes.ravel():  # small panels, thin lines
+        axis.grid(True, linewidth=0.6)
+        axis.spines[:].set_linewidth(0.8)
+    return figure, axes
 
 
 def _floor(numbers: Iterable[Number]) -> float:
@@ -181,7 +184,7 @@ def plot_threshold_transfer(results: Results, scenario: str) -> Figure:
         if number.scenario == scenario and measure in ("fpr", "fnr") and "threshold_from" in values:
             tested = f"{number.category}\n{values['tested_on']}" if "tested_on" in values else number.category
             cells.setdefault((number.method, measure), {})[values["threshold_from"], tested] = number.value
-    methods = list(dict.fromkeys(method for method, _ in cells))
+    methods = [name for name in results.methods if (name, "fpr") in cells]
     rows, columns = (list(dict.fromkeys(key[side] for part in cells.values() for key in part)) for side in (0, 1))
     figure, axes = _axes(max(1, len(methods)), 2, 1.0 + 0.6 * len(columns), 1.0 + 0.42 * len(rows), sharey=True)
     for line, method in zip(axes, methods, strict=False):
@@ -197,7 +200,7 @@ def plot_threshold_transfer(results: Results, scenario: str) -> Figure:
 def plot_promised_and_realised(results: Results) -> Figure:
     """False alarms that calibration promised (dashed) and those that came, with their intervals: clean and shift."""
     numbers = [n for n in results.having("realised_fpr") if "rule" in split_metric(n.metric)[1]]
-    methods = list(dict.fromkeys(n.method for n in numbers))
+    methods = [name for name in results.methods if any(n.method == name for n in numbers)]
     categories = list(dict.fromkeys(n.category for n in numbers))
     rules = list(dict.fromkeys(split_metric(n.metric)[1]["rule"] for n in numbers))
     figure, axes = _axes(max(1, len(methods)), max(1, len(categories)), 2.6, 2.2, sharex=True, sharey=True)
@@ -228,7 +231,7 @@ def plot_recalibration(results: Results) -> Figure:
     """How many good images of the new domain mend a broken promise: a panel a category, the promise dashed."""
     numbers = [n for n in results.having("realised_fpr") if "recalibrated_on" in split_metric(n.metric)[1]]
     categories = list(dict.fromkeys(n.category for n in numbers))
-    methods = list(dict.fromkeys(n.method for n in numbers))
+    methods = [name for name in results.methods if any(n.method == name for n in numbers)]
     figure, axes = _axes(1, max(1, len(categories)), 2.6, 2.3, sharey=True)
     colors = method_colors(methods)
     for axis, category in zip(axes[0], categories, strict=False):
@@ -252,7 +255,7 @@ def plot_rules(results: Results, metric: str = "balanced_accuracy") -> Figure:
     numbers = [n for n in results.having(metric) if n.category == MACRO and "rule" in split_metric(n.metric)[1]]
     rules = list(dict.fromkeys(split_metric(n.metric)[1]["rule"] for n in numbers))
     scenarios = [s for s in results.scenarios if any(n.scenario == s for n in numbers)]
-    methods = list(dict.fromkeys(n.method for n in numbers))
+    methods = [name for name in results.methods if any(n.method == name for n in numbers)]
     figure, axes = _axes(1, max(1, len(methods)), 1.4 + 0.62 * len(scenarios), 1.3 + 0.24 * len(rules), sharey=True)
     for axis, method in zip(axes[0], methods, strict=False):
         found = [[results.find(s, method, MACRO, f"{metric}[rule={rule}]") for s in scenarios] for rule in rules]

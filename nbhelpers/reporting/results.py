@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 
@@ -31,6 +32,8 @@ DIFFERENCES = {
 }
 #: Below this, a Holm-corrected p value is called a difference.
 ALPHA = 0.05
+#: A difference below this is the noise of adding in another order.
+NOTHING = 1e-6
 COUNTS = ("train_good", "val_good", "val_defect", "test_good", "test_defect", "test_masks", "calibration_n")
 LABELS = {
     "image_auroc": "image AUROC", "image_ap": "image AP", "f1": "F1", "trivial_f1": "trivial F1", "f1_max": "best F1",
@@ -48,6 +51,13 @@ def label(name: str) -> str:
     if " - " in name:
         return " - ".join(label(part) for part in name.split(" - "))
     return LABELS.get(name, name.replace("_", " "))
+
+
+def read_metrics(path: Path) -> pd.DataFrame:
+    """The tidy table as it is stored; a category called 007 or None keeps its name."""
+    names, numbers = ("scenario", "method", "category", "metric"), ("value", "ci_low", "ci_high", "n_images")
+    return pd.read_csv(path, dtype=dict.fromkeys(names, str), keep_default_na=False,
+                       na_values=dict.fromkeys(numbers, [""]))
 
 
 def split_metric(metric: str) -> tuple[str, dict[str, str]]:
@@ -84,14 +94,21 @@ class Number:
     @property
     def has_interval(self) -> bool:
         """Whether there is an interval that is more than the value itself."""
-        return None not in (self.ci_low, self.ci_high) and not self.ci_low == self.ci_high == self.value
+        if None in (self.ci_low, self.ci_high) or (self.is_difference and self.is_nothing):
+            return False
+        return not self.ci_low == self.ci_high == self.value
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether the value and both ends of its interval are 0: nothing moved on any image."""
+        return all(end is not None and abs(end) < NOTHING for end in (self.value, self.ci_low, self.ci_high))
 
     @property
     def sign(self) -> int | None:
         """1 or -1 where the interval lies on one side of 0, 0 where it does not, None without an interval."""
         if self.ci_low is None or self.ci_high is None:
             return None
-        return 1 if self.ci_low > 0 else -1 if self.ci_high < 0 else 0
+        return 1 if self.ci_low > NOTHING else -1 if self.ci_high < -NOTHING else 0
 
     def text(self, field: str = "value") -> str:
         """``value``, ``ci_low``, ``ci_high``, ``n_images`` or ``seed`` as it is printed; a qualifier by its name.
@@ -112,7 +129,10 @@ class Number:
         if name == "threshold":
             return f"{number:.4g}"
         if self.is_difference:
-            return f"{number:+.3f}" if abs(number) >= 0.0005 else "0.000"
+            if abs(number) < NOTHING:
+                return "0.000"
+            # an end so close to 0 has the digits that say on which side it lies
+            return f"{number:+.3f}" if abs(number) >= 0.0005 else f"{number:+.6f}".rstrip("0")
         return f"{number:.3f}" if field == "value" else f"{number:.2f}"
 
     def __str__(self) -> str:

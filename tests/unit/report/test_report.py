@@ -1,0 +1,257 @@
+"""The report: each number is that of its row, each claim has its interval or test, the page stands alone."""
+
+import difflib
+import re
+from html.parser import HTMLParser
+
+import pandas as pd
+import pytest
+
+from nbhelpers.config import load_config
+from nbhelpers.errors import DataError
+from nbhelpers.evaluation.scenarios import COLUMNS
+from nbhelpers.reporting import findings
+from nbhelpers.reporting.report import Picture, build_report
+from nbhelpers.reporting.results import Results, split_metric
+
+MINUS = "\N{MINUS SIGN}"
+PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + (1500).to_bytes(4, "big") + (750).to_bytes(4, "big") + b"rest"
+PICTURES = {name: Picture(PNG, f"Caption of {name}.", f"What {name} shows.") for name in (
+    "heatmap_image_auroc", "scatter", "scenario_lines", "promised", "best_and_worst_no_adaptation_carpet")}
+
+
+def view(scenario):
+    """A stored JSON view, as a scenario's evaluation writes it."""
+    provenance = {
+        "git": "0123456789ab", "created": "2026-01-01T10:00:00+0000", "platform": "Linux x86_64", "device": "cpu",
+        "python": "3.11.7", "seconds": 12.3, "peak_memory_mb": 456.7, "packages": {"numpy": "2.4.6"}, "seed": 42,
+        "config": load_config("tiny").model_dump(mode="json", exclude={"workspace"}), "config_hash": "fedcba9876543210",
+    }
+    protocol = {"model_fitted_on": "clean", "threshold_from": "val clean", "tested_on": "test clean"}
+    cell = {"threshold": {"value": 1.0}, "pixel_skipped": None}
+    return {"scenario": scenario, "protocol": protocol, "provenance": provenance,
+            "methods": {"patchcore": {"carpet": cell, "macro": {"metrics": {}}}}}
+
+
+def views(table):
+    return {name: view(name) for name in Results(table).scenarios}
+
+
+class Page(HTMLParser):
+    """Spans with numbers and settings, images, and the text outside of both."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.numbers, self.settings, self.tags, self.rest = [], [], [], []
+        self._open = None
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.tags.append((tag, attrs))
+        if tag == "span" and attrs.get("class") in ("n", "s"):
+            self._open = attrs
+
+    def handle_data(self, text):
+        if self._open is None:
+            self.rest.append(text)
+        else:
+            found = self.numbers if self._open["class"] == "n" else self.settings
+            found.append((self._open, text))
+
+    def handle_endtag(self, tag):
+        if tag == "span":
+            self._open = None
+
+
+@pytest.fixture(scope="module")
+def html(tidy):
+    return build_report(tidy, views(tidy), PICTURES, "2026-01-31")
+
+
+@pytest.fixture(scope="module")
+def page(html):
+    return Page(html)
+
+
+def shown_as(value, text):
+    """Whether a text is this value, rounded to the digits that the text has."""
+    text = text.replace(MINUS, "-")
+    if text.startswith("<"):
+        return value < float(text[1:])
+    digits = len(text.partition(".")[2])
+    return abs(float(text) - value) <= 0.5 * 10**-digits + 1e-9
+
+
+def test_every_number_stands_in_the_row_that_it_names(page, tidy, tmp_path):
+    tidy.to_csv(tmp_path / "metrics.csv", index=False)
+    stored = pd.read_csv(tmp_path / "metrics.csv").set_index(["scenario", "method", "category", "seed", "metric"])
+    assert len(page.numbers) > 1000
+    for attrs, text in page.numbers:
+        scenario, method, category, seed, metric = attrs["data-row"].split("|")
+        row = stored.loc[(scenario, method, category, int(seed), metric)]
+        field = attrs["data-field"]
+        if field in split_metric(metric)[1]:
+            assert text == split_metric(metric)[1][field]
+        elif field == "seed":
+            assert text == seed
+        else:
+            assert shown_as(row[field], text), (attrs, text)
+
+
+def test_a_wrong_digit_would_be_seen():
+    assert shown_as(0.8014, "0.801") and not shown_as(0.8014, "0.802") and shown_as(-0.25, f"{MINUS}0.250")
+    assert shown_as(0.0002, "<0.001") and not shown_as(0.002, "<0.001") and not shown_as(0.25, f"{MINUS}0.250")
+
+
+def test_no_number_is_typed_in(html):
+    text = " ".join(Page(html[: html.index('<section id="provenance">')][html.index("<body>"):]).rest)
+    for known in (r"AUPRO 0\.3", r"p below 0\.05", r"\bF1\b", r"(Table|Figure) A?\d+", "CVPR 2022", "ICPR 2020",
+                  "IJCV 2021", r"al\., 2024", "2026-01-31", "fedcba9876543210", "percentile 95", "excludes 0",
+                  "includes 0",
+                  r"1 is all of it, below 0"):
+        text = re.sub(known, "", text)
+    assert re.findall(r".{30}\d.{10}", text) == []
+
+
+def test_settings_are_those_that_the_results_were_made_with(page):
+    config = load_config("tiny").model_dump(mode="json")
+    assert {attrs["data-setting"] for attrs, _ in page.settings} >= {"seed", "patchcore.coreset_ratio", "backbone.name"}
+    for attrs, text in page.settings:
+        value = config
+        for part in attrs["data-setting"].split("."):
+            value = value[part]
+        assert text == (", ".join(map(str, value)) if isinstance(value, list) else str(value))
+
+
+def test_the_same_input_gives_the_same_bytes_but_for_the_date(tidy, html):
+    assert build_report(tidy, views(tidy), PICTURES, "2026-01-31") == html
+    other = build_report(tidy, views(tidy), PICTURES, "2027-12-31")
+    changed = [line for line in difflib.ndiff(html.splitlines(), other.splitlines()) if line[0] in "+-"]
+    assert changed == ['- <p class="date">Written on 2026-01-31.</p>', '+ <p class="date">Written on 2027-12-31.</p>']
+
+
+def test_the_page_stands_alone_and_can_be_read_aloud(page, html):
+    addresses = [attrs[name] for _, attrs in page.tags for name in ("src", "href") if name in attrs]
+    assert addresses and all(address.startswith(("data:image/png;base64,", "#")) for address in addresses)
+    assert not {"script", "link", "iframe"} & {tag for tag, _ in page.tags} and "url(" not in html
+    images = [attrs for tag, attrs in page.tags if tag == "img"]
+    assert len(images) == len(PICTURES) and all(attrs["alt"].startswith("What ") for attrs in images)
+    assert {(attrs["width"], attrs["height"]) for attrs in images} == {("960", "480")}  # 10 by 5 inches
+    assert {attrs.get("lang") for tag, attrs in page.tags if tag == "html"} == {"en"}
+    assert all(attrs.get("scope") in ("row", "col") for tag, attrs in page.tags if tag == "th")
+    anchors = {attrs["id"] for _, attrs in page.tags if "id" in attrs}
+    assert {address[1:] for address in addresses if address.startswith("#")} <= anchors
+
+
+def test_tables_and_figures_are_numbered_in_order(html):
+    for kind in ("Table ", "Table A", "Figure "):  # A: what is folded away and not printed
+        numbers = [int(n) for n in re.findall(rf"<b>{kind}(\d+)\.</b>", html)]
+        assert numbers == list(range(1, len(numbers) + 1)) and numbers
+
+
+def test_a_missing_family_is_said_in_one_sentence_and_nothing_is_invented(bare):
+    html = build_report(bare, views(bare), {}, "2026-01-31")
+    page = Page(html)
+    text = " ".join(" ".join(page.rest).split())
+    assert re.findall(r'<p class="absent">(.+) not part of this run\.</p>', html) == [
+        "Counts of images are", "Paired differences of scenarios are", "A comparison of threshold rules is",
+        "Conformal thresholds are", "Threshold transfer is", "A global model is", "Tables of errors are",
+        "Refits with other seeds are",
+    ]
+    assert "There is one method in this run, so none is compared." in text
+    assert {attrs["data-row"].split("|")[0] for attrs, _ in page.numbers} == {"clean", "no_adaptation"}
+    assert not re.search(r"\b(falls|rises|ranks better)\b", text)
+
+
+def test_no_results_are_an_error_that_says_what_to_do():
+    with pytest.raises(DataError, match="run make study"):
+        build_report(pd.DataFrame(columns=list(COLUMNS)), {}, {}, "2026-01-31")
+
+
+def test_names_from_folders_cannot_break_the_page(bare):
+    odd = '<b>"nut" & bolt</b>'
+    page = Page(build_report(bare.replace({"category": {"carpet": odd}}), views(bare), {}, "2026-01-31"))
+    assert any(attrs["data-row"].split("|")[2] == odd for attrs, _ in page.numbers)
+    assert odd in {text.strip() for text in page.rest}
+
+
+def test_drawn_images_are_said_to_be_drawn(tidy, html):
+    real = views(tidy)
+    for stored in real.values():
+        stored["provenance"]["config"]["data"]["source"] = "folder"
+    assert "drawn by code" in html
+    assert "drawn by code" not in build_report(tidy, real, {}, "2026-01-31")
+
+
+def sentence(before, after, difference, low, high):
+    rows = [("clean", before, None, None), ("no_adaptation", after, None, None),
+            ("no_adaptation - clean", difference, low, high)]
+    table = pd.DataFrame([(s, "padim", "macro", 42, "image_auroc", *values, 20) for s, *values in rows],
+                         columns=list(COLUMNS))
+    return plain(findings.change(Results(table), "no_adaptation - clean", "image_auroc"))
+
+
+@pytest.mark.parametrize(("numbers", "words"), [
+    ((0.9, 0.7, -0.2, -0.3, -0.1),
+     f"falls for PaDiM (0.900 to 0.700, difference {MINUS}0.200 [{MINUS}0.300, {MINUS}0.100])."),
+    ((0.7, 0.9, 0.2, 0.1, 0.3), "rises for PaDiM (0.700 to 0.900, difference +0.200 [+0.100, +0.300])."),
+    ((0.9, 0.85, -0.05, -0.1, 0.02),
+     f"shows no change for PaDiM (0.900 to 0.850, difference {MINUS}0.050 [{MINUS}0.100, +0.020])."),
+    ((0.9, 0.9, 0.0, 0.0, 0.0), "stays as it is for PaDiM (0.900)."),
+    ((0.9, 0.7, -0.2, None, None), "is given without an interval, so that no change is claimed, for PaDiM (0.900 to "
+     f"0.700, difference {MINUS}0.200)."),
+])
+def test_words_follow_the_interval(numbers, words):
+    assert sentence(*numbers) == f"The macro image AUROC {words}"
+
+
+def test_methods_are_grouped_by_what_happens_to_them(tidy):
+    own = tidy.scenario.eq("no_adaptation - clean") & tidy.method.eq("padim")
+    mixed = tidy.assign(ci_high=tidy.ci_high.where(~own, 0.01))
+    text = plain(findings.change(Results(mixed), "no_adaptation - clean", "aupro", "Under the shift,"))
+    assert re.match(r"Under the shift, the macro AUPRO 0.3 falls for PatchCore \(.+\); it shows no change for PaDiM \(",
+                    text)
+
+
+def plain(texts):
+    return re.sub(r"<[^>]+>", "", " ".join(map(str, texts)))
+
+
+def test_methods_are_told_apart_by_the_corrected_p_alone(tidy):
+    text = plain(findings.comparisons(Results(tidy), ["clean"]))
+    assert text == ("Scenario clean, PatchCore against PaDiM: PatchCore ranks better on carpet (difference +0.040 "
+                    "[+0.010, +0.070], Holm p 0.001); no difference is shown on hazelnut and zipper.")
+
+
+def test_broken_promises_are_those_whose_whole_interval_is_above(tidy):
+    texts = findings.promises(Results(tidy), ["clean", "no_adaptation"])
+    assert len(texts) == 4
+    assert plain(texts[:1]).endswith("rate of 0.05 is contradicted by no interval.")
+    broken = plain(texts[2:3])
+    assert "is broken for PatchCore on carpet (0.350 [0.31, 0.39])" in broken and "PaDiM on zipper" in broken
+
+
+def test_an_f1_that_does_not_beat_the_trivial_one_is_named(tidy):
+    clean = tidy.metric.eq("f1") & tidy.scenario.eq("clean")
+    above = clean & ~(tidy.method.eq("padim") & tidy.category.eq("zipper"))
+    raised = tidy.assign(ci_low=tidy.ci_low.mask(above, 0.99).mask(clean & ~above, 0.1))
+    texts = [str(text) for text in findings.not_above_trivial(Results(raised))]
+    assert texts[0] == "Clean: PaDiM on zipper."
+    assert texts[1] == "No adaptation: PatchCore on every category; PaDiM on every category."
+
+
+def test_degenerate_thresholds_of_the_deployed_rule_are_named(tidy):
+    results = Results(tidy)
+    assert findings.degenerate(results, "f1_optimal") == []
+    assert findings.degenerate(results, "mad") == [
+        "Clean: PaDiM on every category.", "No adaptation: PaDiM on every category."]
+
+
+def test_the_weakest_type_is_the_lowest_observed(tidy):
+    results = Results(tidy)
+    own = [n for n in results.having("recall") if (n.scenario, n.method, n.category) == ("clean", "padim", "zipper")
+           and "defect_type" in split_metric(n.metric)[1]]
+    lowest = min(own, key=lambda n: n.value)
+    text = plain(findings.weakest_types(results, ["clean"])[1:])
+    assert f"{lowest.text('defect_type')} on zipper ({lowest.text()} [" in text and "of 8 images" in text
