@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from nbhelpers.evaluation.scenarios import MACRO, Scenario
+from nbhelpers.evaluation.scenarios import GLOBAL, MACRO, Scenario
 from nbhelpers.files import write_json, write_text
 from nbhelpers.models.detector import Predictions
 
@@ -29,8 +29,10 @@ def write_scenario(folder: Path, scenario: Scenario, cells: Cells, provenance: d
         methods[method] = categories
         thresholds = {name: cell["threshold"] for name, cell in categories.items() if name != MACRO}
         write_json(folder / "thresholds" / f"{method}_{scenario.name}_thresholds.json", thresholds)
+    pooled = scenario.fitted_on == GLOBAL
     protocol = {
-        "model_fitted_on": scenario.fitted_on, "threshold_from": f"val {scenario.threshold_domain}",
+        "model_fitted_on": "clean, all categories pooled" if pooled else scenario.fitted_on,
+        "threshold_from": f"val {scenario.threshold_domain}" + scenario.one_threshold * ", one for all categories",
         "tested_on": f"test {scenario.test_domain}",
     }
     view = {"scenario": scenario.name, "protocol": protocol, "methods": methods, "provenance": provenance}

@@ -234,7 +234,8 @@ def test_sweeps_judge_on_validation(study):
 def test_json_views_and_decisions_agree_with_the_table(study, metrics):
     folder = study.config.output_dir / "results"
     view = json.loads((folder / "global_results.json").read_text())
-    assert view["protocol"] == {"model_fitted_on": "global", "threshold_from": "val clean", "tested_on": "test clean"}
+    assert view["protocol"] == {"model_fitted_on": "clean, all categories pooled", "threshold_from": "val clean",
+                                "tested_on": "test clean"}
     own = cell(metrics, "global", "padim", "carpet").value
     assert view["methods"]["padim"]["carpet"]["metrics"]["f1"]["value"] == pytest.approx(own.f1)
     assert view["methods"]["padim"]["macro"]["metrics"]["f1"]["value"] == pytest.approx(
