@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 PROFILE ?= tiny
-JOBS ?= 1
+JOBS ?= 2
 ARGS ?=
 
 PY := .venv/bin/python
@@ -23,7 +23,7 @@ help:
 	@echo 'make clean    remove outputs and generated data; keeps .venv and downloaded data'
 	@echo
 	@echo 'The first make study or make test installs requirements.txt into .venv.'
-	@echo "Settings: make study PROFILE=folder JOBS=2 ARGS='--data-root DIR --categories a,b'; PYTHON=python3.12"
+	@echo "Settings: make study PROFILE=folder JOBS=1 ARGS='--data-root DIR --categories a,b'; PYTHON=python3.12"
 
 study: .venv/.installed
 	@exec $(RUN) --jobs $(JOBS) $(ARGS)

@@ -70,7 +70,7 @@ def test_the_workspace_moves_files_and_no_number(monkeypatch, tmp_path):
 
 def test_the_digest_sees_every_other_setting():
     digests = {load_config("tiny", change).digest() for change in (
-        {}, {"seed": 1}, {"data.image_size": 64}, {"patchcore.layers": ["blocks.2"]}, {"threads": 1})}
+        {}, {"seed": 1}, {"data.image_size": 64}, {"patchcore.layers": ["blocks.2"]}, {"threads": 3})}
     assert len(digests) == 5
 
 
