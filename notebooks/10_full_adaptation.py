@@ -52,8 +52,9 @@ os.chdir(ROOT)
 # %%
 import pandas as pd
 
+from nbhelpers.evaluation.scenarios import COMPARISONS, difference_name
 from nbhelpers.protocol.cells import evaluate_cell, run_scenario, tested
-from nbhelpers.protocol.differences import COMPARISONS, difference, name_of, recovered
+from nbhelpers.protocol.differences import difference, recovered
 from nbhelpers.protocol.methods import compare
 from nbhelpers.protocol.table import write_metrics
 from nbhelpers.reporting.comparison_plots import SHIFT_PATH, plot_differences, plot_scenario_lines
@@ -104,7 +105,7 @@ for metric in ("image_auroc", "specificity"):
     _ = save_figure(fig, study.figure_path(NOTEBOOK, f"differences_{metric}"))
 
 # %%
-model = changes[changes.scenario == name_of("threshold_only", SCENARIO)]
+model = changes[changes.scenario == difference_name("threshold_only", SCENARIO)]
 print(with_intervals(model, ["image_auroc", "f1", "specificity", "balanced_accuracy", "aupro"]).to_string())
 
 # %% [markdown]
@@ -167,10 +168,10 @@ _ = save_figure(fig, study.figure_path(NOTEBOOK, f"{method}_before_and_after"))
 # %%
 write_metrics(study)
 for before, after in (("threshold_only", SCENARIO), ("clean", SCENARIO)):
-    own = changes[(changes.scenario == name_of(before, after)) & (changes.category == "macro")
+    own = changes[(changes.scenario == difference_name(before, after)) & (changes.category == "macro")
                   & (changes.metric == "image_auroc")]
     print("\n".join(f"{COMPARISONS[before, after]}: {r.method} {r.value:+.2f} [{r.ci_low:+.2f}, {r.ci_high:+.2f}] "
                     "image AUROC on average over categories" for r in own.itertuples()))
 total = changes[changes.metric == "image_auroc"].pivot(index=["method", "category"], columns="scenario", values="value")
-path = [name_of(before, after) for before, after in steps[:3]]
-assert (total[path].sum(axis=1) - total[name_of("clean", SCENARIO)]).abs().max() < 1e-9, "the steps do not add up"
+gap = total[[difference_name(*pair) for pair in steps[:3]]].sum(axis=1) - total[difference_name("clean", SCENARIO)]
+assert gap.abs().max() < 1e-9, "the steps do not add up"

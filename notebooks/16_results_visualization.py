@@ -52,7 +52,7 @@ os.chdir(ROOT)
 import pandas as pd
 
 from nbhelpers.evaluation.scenarios import SCENARIOS
-from nbhelpers.report_study import complete, stored_results, tested, write_report, write_tables
+from nbhelpers.protocol.report import complete, stored_results, tested, write_report, write_tables
 from nbhelpers.reporting.best_and_worst import plot_best_and_worst
 from nbhelpers.reporting.comparison_plots import (
     plot_differences,
@@ -152,7 +152,7 @@ if "transfer_domains" in tables:
 # ## Where the methods are surest, right and wrong
 #
 # One category under the shift, the threshold as it was. The number is the score minus the threshold; green outlines the
-# true defect; the map is the redder the hotter, on one scale a method.
+# true defect. Maps are laid over the images, the denser the hotter, on one scale a method.
 
 # %%
 scenario = "no_adaptation" if "no_adaptation" in results.scenarios else results.scenarios[0]

@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     matplotlib.use("Agg")  # figures go to files
     try:
         overrides = study_overrides(options)
-        from nbhelpers.report_study import write_report  # slow, so only once the command line is right
+        from nbhelpers.protocol.report import write_report  # slow, so only once the command line is right
         from nbhelpers.study import open_study
 
         path = write_report(open_study(options.profile, overrides))

@@ -123,8 +123,8 @@ def digest(parts: Iterable[str | bytes]) -> str:
 
 
 def code_digest(package: Path = ROOT / "nbhelpers") -> str:
-    """Digest of the names and bytes of all Python files of ``package``."""
-    files = sorted(package.rglob("*.py"))
+    """Digest of the names and bytes of all Python files and templates of ``package``."""
+    files = sorted(path for kind in ("*.py", "*.html") for path in package.rglob(kind))
     return digest(part for f in files for part in (f.relative_to(package).as_posix(), f.read_bytes()))
 
 

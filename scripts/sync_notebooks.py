@@ -40,6 +40,9 @@ def sync(script: Path) -> None:
     )
     client.execute(env=notebook_environment(load_config().threads))
     notebook.metadata = {"kernelspec": notebook.metadata["kernelspec"]}
+    for cell in notebook.cells:
+        if cell.cell_type == "code":  # warnings of libraries carry the paths of this machine
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
     temporary = twin.with_suffix(".tmp")
     nbformat.write(notebook, temporary)
     temporary.replace(twin)

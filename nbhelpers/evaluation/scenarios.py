@@ -71,6 +71,21 @@ SCENARIOS = {
     )
 }
 
+#: (before, after): what the difference of the two says.
+COMPARISONS = {
+    ("clean", "no_adaptation"): "what the shift costs",
+    ("no_adaptation", "threshold_only"): "what a new threshold gives back",
+    ("threshold_only", "full_adaptation"): "what a new model adds",
+    ("clean", "full_adaptation"): "what is still lost after full adaptation",
+    ("clean", "global"): "what one model for all costs",
+    ("global", "global_one_threshold"): "what one threshold for all costs",
+}
+
+
+def difference_name(before: str, after: str) -> str:
+    """What the difference of two scenarios is called in the tidy table's column ``scenario``."""
+    return f"{after} - {before}"
+
 
 def fit_domains(names: Iterable[str]) -> tuple[str, ...]:
     """Domains that per-category detectors are fitted on for these scenarios."""

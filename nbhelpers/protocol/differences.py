@@ -10,27 +10,12 @@ import pandas as pd
 from nbhelpers.config import digest
 from nbhelpers.evaluation import scenarios
 from nbhelpers.evaluation.metrics import RATE_METRICS
-from nbhelpers.evaluation.scenarios import MACRO, Draws, draw_seed
+from nbhelpers.evaluation.scenarios import COMPARISONS, MACRO, Draws, difference_name, draw_seed
 from nbhelpers.protocol.cells import cell_draws, cell_recipe, evaluate_cell, tested
 from nbhelpers.protocol.table import Part, rows
 from nbhelpers.study import Study
 
-#: (before, after): what the difference of the two says.
-COMPARISONS = {
-    ("clean", "no_adaptation"): "what the shift costs",
-    ("no_adaptation", "threshold_only"): "what a new threshold gives back",
-    ("threshold_only", "full_adaptation"): "what refitting gives beyond a new threshold",
-    ("clean", "full_adaptation"): "what stays lost after refitting",
-    ("clean", "global"): "what one model for all categories costs",
-    ("global", "global_one_threshold"): "what one threshold for all categories costs",
-}
 RECOVERED = ("image_auroc", "aupro", "f1", "specificity", "balanced_accuracy")
-PIXEL = ("pixel_auroc", "pixel_ap", "pixel_f1", "aupro", "aupro_005", "aupimo")
-
-
-def name_of(before: str, after: str) -> str:
-    """What the difference is called in the tidy table's column ``scenario``."""
-    return f"{after} - {before}"
 
 
 def _sides(study: Study, method: str, category: str, *names: str) -> list[tuple[dict[str, float], Draws, dict]]:
@@ -72,10 +57,10 @@ def difference_part(study: Study, before: str, after: str, method: str) -> Part:
             (*a, counts), (*b, _) = _sides(study, method, category, before, after)
             counts = {metric: counts[metric] for metric in RATE_METRICS if metric in counts}
             metrics, draws = scenarios.difference(tuple(a), tuple(b), counts, level)
-            found += scenarios.to_rows(name_of(before, after), method, category, study.config.seed, metrics)
+            found += scenarios.to_rows(difference_name(before, after), method, category, study.config.seed, metrics)
             macros.append(({"metrics": metrics}, draws))
         metrics = scenarios.macro(macros, level)
-        return found + scenarios.to_rows(name_of(before, after), method, MACRO, study.config.seed, metrics)
+        return found + scenarios.to_rows(difference_name(before, after), method, MACRO, study.config.seed, metrics)
 
     recipe = study.recipe("rows", part="difference", cells=_inputs(study, method, before, after))
     return Part(f"difference_{before}_{after}_{method}", recipe, make)

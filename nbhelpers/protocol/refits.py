@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -67,14 +68,18 @@ def sweep(study: Study, method: str, category: str, domain: str, setting: str, v
     """
 
     def make(path: Path) -> None:
-        split, rows = study.split(category, domain), []
+        split, found = study.split(category, domain), []
         for value in values:
-            detector = Study(study.config.changed({setting: value})).new_detector(method).fit(split["train"])
-            val = detector.predict(split["val"])
+            if value == reduce(getattr, setting.split("."), study.config):  # the study's own detector
+                val = study.predictions(method, category, domain, domain, "val")
+                stats = study.detector_stats(method, category, domain)
+            else:
+                detector = Study(study.config.changed({setting: value})).new_detector(method).fit(split["train"])
+                val, stats = detector.predict(split["val"]), detector.stats
             metrics = image_metrics(val.labels, val.image_scores, threshold=0.0)
             ranking = {name: metrics[name] for name in ("image_auroc", "image_ap", "f1_max")}
-            rows.append({setting: value, **detector.stats, **ranking})
-        tables.write_csv(path, pd.DataFrame(rows))
+            found.append({setting: value, **stats, **ranking})
+        tables.write_csv(path, pd.DataFrame(found))
 
     fitted = study.detector_recipe(method, category, domain)
     path = study.config.output_dir / "results" / "sweeps" / f"{setting}_{method}_{category}_{domain}.csv"

@@ -208,14 +208,15 @@ def plot_promised_and_realised(results: Results) -> Figure:
     for line, method in zip(axes, methods, strict=False):
         for axis, category in zip(line, categories, strict=True):
             axis.axline((0, 0), slope=1, color="black", linestyle="--", linewidth=0.8)
-            for step, (scenario, domain) in enumerate(worlds.items()):
-                for shape, rule in zip(MARKERS, rules, strict=False):
-                    own = [n for n in results.having("realised_fpr", rule=rule)
-                           if (n.scenario, n.method, n.category) == (scenario, method, category)]
-                    if own:
-                        target = np.array([float(split_metric(n.metric)[1]["target"]) for n in own])
-                        axis.errorbar(target + (step - 0.5) * 0.006, [n.value for n in own], yerr=_bars(own), fmt=shape,
-                                      color=DOMAIN_COLORS[domain], markersize=5, capsize=2, elinewidth=1)
+            kinds = [(shape, rule, s) for shape, rule in zip(MARKERS, rules, strict=False) for s in worlds]
+            for step, (shape, rule, scenario) in enumerate(kinds):
+                own = [n for n in results.having("realised_fpr", rule=rule)
+                       if (n.scenario, n.method, n.category) == (scenario, method, category)]
+                if own:  # side by side, since intervals of one target would hide each other
+                    target = np.array([float(split_metric(n.metric)[1]["target"]) for n in own])
+                    aside = 0.008 * (step - (len(kinds) - 1) / 2)
+                    axis.errorbar(target + aside, [n.value for n in own], yerr=_bars(own), fmt=shape, markersize=4,
+                                  color=DOMAIN_COLORS[worlds[scenario]], capsize=2, elinewidth=1)
             axis.set(ylim=(-0.03, 1.04))
             axis.set_title(f"{label(method)}, {category}", fontsize=9)
     figure.supxlabel("false alarm rate that was promised", fontsize=9)
@@ -244,6 +245,9 @@ def plot_recalibration(results: Results) -> Figure:
                 axis.axhline(float(split_metric(n.metric)[1]["target"]), color="black", linestyle="--", linewidth=0.8)
         axis.set_ylim(-0.03, 1.04)
         axis.set_title(category, fontsize=10)
+    if not numbers:
+        axes[0, 0].text(0.5, 0.5, "too few good calibration\nimages for any promise", ha="center", va="center",
+                        transform=axes[0, 0].transAxes, fontsize=9)
     axes[0, 0].set_ylabel("realised false alarm rate", fontsize=9)
     figure.supxlabel("good images of the new domain that recalibrate (0: the old threshold)", fontsize=9)
     _legend(figure, _method_handles(methods))

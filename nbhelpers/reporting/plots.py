@@ -41,14 +41,14 @@ def use_style() -> None:
 
 def save_figure(figure: Figure, path: Path, pdf: bool = False) -> Path:
     """Write a PNG, with ``pdf`` a PDF beside it (temporary names, then renamed); returns the PNG's path."""
-    if pdf and figure.get_layout_engine():  # lay it out once, not for each file anew
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
+    figure.draw_without_rendering()  # laid out and measured once, for all files and for the notebook
+    figure.set_layout_engine("none")
+    box = figure.get_tightbbox().padded(plt.rcParams["savefig.pad_inches"])
     with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=DPI, bbox_inches="tight", metadata={"Software": None})
+        figure.savefig(temporary, dpi=DPI, bbox_inches=box, metadata={"Software": None})
     if pdf:
         with replacing(path.with_suffix(".pdf")) as temporary:
-            figure.savefig(temporary, dpi=DPI, bbox_inches="tight", metadata={"CreationDate": None})
+            figure.savefig(temporary, dpi=DPI, bbox_inches=box, metadata={"CreationDate": None})
     return path
 
 

@@ -14,22 +14,15 @@ from pathlib import Path
 import pandas as pd
 
 from nbhelpers.errors import DataError
-from nbhelpers.evaluation.scenarios import COLUMNS, MACRO
+from nbhelpers.evaluation.scenarios import COLUMNS, COMPARISONS, MACRO, SCENARIOS, difference_name
 
 #: Scenarios in the order in which they are told; one that is not here comes after them.
-SCENARIO_ORDER = ("clean", "no_adaptation", "threshold_only", "full_adaptation", "global", "global_one_threshold")
+SCENARIO_ORDER = tuple(SCENARIOS)
 METHOD_ORDER = ("patchcore", "padim")
 #: Blocks of the tidy table that are no scenario of the protocol.
 BLOCKS = ("data", "seeds", "transfer")
 #: What is said of two scenarios in the rows called "after - before".
-DIFFERENCES = {
-    "no_adaptation - clean": "what the shift costs",
-    "threshold_only - no_adaptation": "what a new threshold gives back",
-    "full_adaptation - threshold_only": "what refitting gives beyond it",
-    "full_adaptation - clean": "what stays lost after refitting",
-    "global - clean": "what one model for all costs",
-    "global_one_threshold - global": "what one threshold for all costs",
-}
+DIFFERENCES = {difference_name(*pair): words for pair, words in COMPARISONS.items()}
 #: Below this, a Holm-corrected p value is called a difference.
 ALPHA = 0.05
 #: A difference below this is the noise of adding in another order.

@@ -154,3 +154,12 @@ def test_twin_has_no_widget_error_or_vector_figure(twin):
             assert output.output_type != "error"
             assert not {"image/svg+xml", "application/pdf"} & output.get("data", {}).keys(), "nbval compares these"
             assert not any("widget" in kind for kind in output.get("data", {}))
+
+
+def test_every_figure_is_in_the_twin(twin):
+    # a helper that leaves matplotlib's interactive state changed would take them out without a word
+    for cell in code_cells(twin):
+        names = [node.targets[0].id for node in ast.walk(ast.parse(cell.source))
+                 if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)]
+        images = [output for output in cell.outputs if "image/png" in output.get("data", {})]
+        assert not {"fig", "figures"} & set(names) or images, f"no figure:\n{cell.source}"

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from nbhelpers.evaluation.metrics import decide
+from nbhelpers.evaluation.scenarios import difference_name
 from nbhelpers.evaluation.significance import delong, holm
 from nbhelpers.models.backbones import Backbone
 from nbhelpers.protocol import cells, differences, methods, pooled, refits, table, thresholds
@@ -95,11 +96,11 @@ def test_steps_add_up_and_macro_is_the_mean(study, metrics):
     path = [("clean", "no_adaptation"), ("no_adaptation", "threshold_only"), ("threshold_only", "full_adaptation")]
     for method in study.config.methods:
         for category in (*study.categories, "macro"):
-            steps = [cell(metrics, differences.name_of(*pair), method, category) for pair in path]
-            whole = cell(metrics, differences.name_of("clean", "full_adaptation"), method, category)
+            steps = [cell(metrics, difference_name(*pair), method, category) for pair in path]
+            whole = cell(metrics, difference_name("clean", "full_adaptation"), method, category)
             for name in ("image_auroc", "specificity", "f1"):
                 assert sum(step.value[name] for step in steps) == pytest.approx(whole.value[name], abs=1e-9)
-        name = differences.name_of(*path[0])
+        name = difference_name(*path[0])
         parts = [cell(metrics, name, method, category).value.image_auroc for category in study.categories]
         assert cell(metrics, name, method, "macro").value.image_auroc == pytest.approx(np.mean(parts))
 

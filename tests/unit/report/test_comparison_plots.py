@@ -117,7 +117,7 @@ def test_promised_and_realised_rates_in_both_worlds(results):
     assert len(figure.axes) == 6
     worlds = {color: (x, y, segments) for color, x, y, segments in bars(figure.axes[0])}
     x, y, (segments,) = worlds[DOMAIN_COLORS["shift"]]
-    assert x == pytest.approx([0.053, 0.103]) and y == pytest.approx([0.35, 0.4])  # a step aside from 0.05 and 0.1
+    assert x == pytest.approx([0.054, 0.104]) and y == pytest.approx([0.35, 0.4])  # a step aside from 0.05 and 0.1
     assert segments[0][:, 1] == pytest.approx([0.31, 0.39])
 
 

@@ -6,9 +6,9 @@ import shutil
 import pytest
 
 import generate_report_tables
-from nbhelpers import report_study
 from nbhelpers.errors import DataError
 from nbhelpers.models.backbones import Backbone
+from nbhelpers.protocol import report as report_study
 from nbhelpers.protocol.cells import run_scenario
 from nbhelpers.reporting.results import read_metrics
 from nbhelpers.study import open_study

@@ -22,7 +22,7 @@ from nbhelpers.evaluation.scenarios import SCENARIOS
 from nbhelpers.files import read_json, write_text
 from nbhelpers.models.detector import Predictions
 from nbhelpers.protocol.cells import run_scenario
-from nbhelpers.protocol.table import write_metrics
+from nbhelpers.protocol.table import parts, rows, write_metrics
 from nbhelpers.reporting import comparison_plots as plots
 from nbhelpers.reporting.best_and_worst import plot_best_and_worst
 from nbhelpers.reporting.gallery import shared_limits
@@ -61,10 +61,12 @@ def report_folder(study: Study) -> Path:
 
 
 def complete(study: Study) -> None:
-    """Evaluate the configured scenarios whose results are missing or out of date; what is current is left alone."""
+    """Make all rows of the tidy table and all stored views that are missing or out of date; the rest is left alone."""
     for name in study.config.scenarios:
-        if _view_fault(study, name) or _predictions_fault(study, name) or not _has_rows(write_metrics(study), name):
+        if _view_fault(study, name) or _predictions_fault(study, name):
             run_scenario(study, name)
+    for part in parts(study):
+        rows(study, part)
 
 
 def stored_results(study: Study) -> Stored:
