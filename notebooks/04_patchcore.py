@@ -102,12 +102,15 @@ _ = save_figure(fig, study.figure_path(NOTEBOOK, f"{NAME}_memory_bank"))
 # %% [markdown]
 # ## Predict once
 #
-# Everything that any scenario will need of this detector, stored. Test scores are not looked at in this notebook.
+# Everything that any scenario will need of this detector, stored; for the clean one also the scores of a few refits,
+# each without a part of the good images, that conformal thresholds are calibrated on. Test scores are not looked at in
+# this notebook.
 
 # %%
 stored = {f"{d} {split}": study.predictions(METHOD, category, domain, d, split)
           for d, split in study.needed_predictions(domain)}
-print({name: len(part) for name, part in stored.items()})
+crossed = study.cross_scores(METHOD, category) if domain == "clean" else []
+print({name: len(part) for name, part in stored.items()}, "and by refits:", len(crossed))
 
 # %% [markdown]
 # ## A threshold from validation
@@ -149,10 +152,10 @@ _ = save_figure(fig, study.figure_path(NOTEBOOK, f"{NAME}_good_maps"))
 # %% [markdown]
 # ## How much of the training set is worth keeping?
 #
-# Chosen on validation, never on test.
+# Chosen on clean validation, never on test, and not again for the shift.
 
 # %%
-ratios = sweep(study, METHOD, category, domain, "patchcore.coreset_ratio", [0.01, 0.05, 0.10])
+ratios = sweep(study, METHOD, category, "clean", "patchcore.coreset_ratio", [0.01, 0.05, 0.10])
 print(ratios[["patchcore.coreset_ratio", "bank_size", "image_auroc", "f1_max"]].round(2).to_string(index=False))
 
 # %% [markdown]

@@ -99,12 +99,14 @@ _ = save_figure(fig, study.figure_path(NOTEBOOK, f"{NAME}_spread"))
 # %% [markdown]
 # ## Predict once
 #
-# Everything that any scenario will need of this detector, stored. Test scores are not looked at in this section.
+# Everything that any scenario will need of this detector, stored; for the clean one also the scores of a few refits,
+# each without a part of the good images, that conformal thresholds are calibrated on.
 
 # %%
 stored = {f"{d} {split}": study.predictions(METHOD, category, domain, d, split)
           for d, split in study.needed_predictions(domain)}
-print({name: len(part) for name, part in stored.items()})
+crossed = study.cross_scores(METHOD, category) if domain == "clean" else []
+print({name: len(part) for name, part in stored.items()}, "and by refits:", len(crossed))
 
 # %% [markdown]
 # ## A threshold from validation
@@ -143,10 +145,10 @@ _ = save_figure(fig, study.figure_path(NOTEBOOK, f"{NAME}_good_maps"))
 # %% [markdown]
 # ## How many features are worth keeping?
 #
-# Judged on validation, never on test.
+# Judged on clean validation, never on test.
 
 # %%
-sizes = sweep(study, METHOD, category, domain, "padim.n_features", [25, 100, 150])
+sizes = sweep(study, METHOD, category, "clean", "padim.n_features", [25, 100, 150])
 print(sizes[["padim.n_features", "image_auroc", "f1_max"]].round(2).to_string(index=False))
 
 # %% [markdown]

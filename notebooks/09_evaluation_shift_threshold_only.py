@@ -12,11 +12,11 @@
 # **Question.** The model stays as it was; its threshold is calibrated again on shifted validation images. How much of
 # the loss does that give back, which rule is best, and which promises about false alarms hold?
 #
-# **Reads** stored predictions (fits what is missing; the conformal CV+ refits each detector a few times, once).
+# **Reads** stored predictions (fits what is missing).
 # **Writes** `shift_threshold_only_results.json`, its rows of `metrics.csv` and the threshold tables to
 # `outputs/<profile>/results/`.
 #
-# **Takes** a minute or two on the tiny set the first time, then seconds; no GPU. **Before this:** 04, 05, 08.
+# **Takes** seconds on stored predictions; no GPU. **Before this:** 04, 05, 08.
 # **After:** 10.
 #
 # [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/anomaly-shift-study/blob/v0.1.0/notebooks/09_evaluation_shift_threshold_only.ipynb)
