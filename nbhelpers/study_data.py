@@ -21,7 +21,7 @@ from nbhelpers.files import hash_file, read_json, write_json
 
 #: Raised by one when the code of a kind changes what it makes, so that older files are made again.
 VERSIONS = {"split": 1, "shifted": 1, "detector": 2, "predictions": 2, "cross_scores": 1, "evaluation": 2, "rows": 1,
-            "sweep": 1, "errors": 1}
+            "sweep": 1, "errors": 1, "figures": 1}
 
 
 class StudyData:

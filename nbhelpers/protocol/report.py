@@ -17,9 +17,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from nbhelpers import artefacts
+from nbhelpers.config import digest
 from nbhelpers.errors import DataError
 from nbhelpers.evaluation.scenarios import SCENARIOS
-from nbhelpers.files import read_json, write_text
+from nbhelpers.files import hash_file, read_json, write_text
 from nbhelpers.models.detector import Predictions
 from nbhelpers.protocol.cells import run_scenario
 from nbhelpers.protocol.table import parts, rows, write_metrics
@@ -140,14 +141,27 @@ def write_tables(study: Study, stored: Stored) -> dict[str, ReportTable]:
 
 
 def write_figures(study: Study, stored: Stored) -> dict[str, Picture]:
-    """Write every figure as PNG and PDF; returns them as the page's pictures, by name."""
-    pictures = {}
-    for name, caption, alt, draw in _figures(study, stored):
-        figure = draw()
-        path = save_figure(figure, report_folder(study) / "figures" / f"{name}.png", pdf=True)
-        plt.close(figure)
-        pictures[name] = Picture(path.read_bytes(), caption, alt)
-    return pictures
+    """Write every figure as PNG and PDF; returns them as the page's pictures, by name.
+
+    Drawing takes a second or two each, so it is done again only where a number, a prediction or the drawing code
+    changed.
+    """
+
+    def make(folder: Path) -> None:
+        for name, _, _, draw in _figures(study, stored):
+            figure = draw()
+            save_figure(figure, folder / f"{name}.png", pdf=True)
+            plt.close(figure)
+
+    predictions = [digest(study.predictions_recipe(method, category, *SCENARIOS[name].parts[1]))
+                   for name in study.config.scenarios for method, category in study.cells]
+    recipe = study.recipe(
+        "figures", metrics=hash_file(study.config.output_dir / "results" / "metrics.csv"), predictions=predictions,
+        code=[hash_file(path) for path in [Path(__file__), *sorted(Path(plots.__file__).parent.glob("*.py"))]],
+    )
+    folder = artefacts.ask(report_folder(study) / "figures", recipe, make, lambda path: path)
+    return {name: Picture((folder / f"{name}.png").read_bytes(), caption, alt)
+            for name, caption, alt, _ in _figures(study, stored)}
 
 
 def write_report(study: Study, date: str | None = None) -> Path:

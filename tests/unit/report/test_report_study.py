@@ -52,7 +52,7 @@ def few(monkeypatch):
 
 def hashes(folder):
     return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
-            for p in folder.rglob("*") if p.is_file()}
+            for p in folder.rglob("*") if p.is_file() and not p.name.endswith((".lock", ".meta.json"))}
 
 
 def test_report_from_stored_results_repeats_itself(study, few):
@@ -60,8 +60,13 @@ def test_report_from_stored_results_repeats_itself(study, few):
     made = hashes(path.parent)
     figures = {f"figures/{name}.{kind}" for name in few for kind in ("png", "pdf")}
     assert {"report.html", "tables/results.csv", "tables/macro.md", "tables/ranking.tex", *figures} <= made.keys()
+    drawn = (path.parent / "figures" / "scenario_lines.png").stat().st_mtime_ns
     report_study.write_report(study, "2026-01-31")
     assert hashes(path.parent) == made
+    assert (path.parent / "figures" / "scenario_lines.png").stat().st_mtime_ns == drawn  # nothing changed
+    shutil.rmtree(path.parent)
+    report_study.write_report(study, "2026-01-31")
+    assert hashes(path.parent) == made  # drawn again, the same bytes
     stored = read_metrics(study.config.output_dir / "results" / "metrics.csv")
     own = stored[(stored.scenario == "no_adaptation") & (stored.category == "macro") & (stored.metric == "image_auroc")]
     row = 'data-row="no_adaptation|patchcore|macro|42|image_auroc" data-field="value"'
