@@ -21,6 +21,7 @@ from nbhelpers.data.splits import group_keys
 from nbhelpers.errors import ConfigError
 from nbhelpers.evaluation.conformal import assign_folds
 from nbhelpers.evaluation.scenarios import GLOBAL, SCENARIOS, fit_domains
+from nbhelpers.evaluation.threshold_rules import get_rule
 from nbhelpers.files import read_json, write_text
 from nbhelpers.models.detector import Detector, Predictions
 from nbhelpers.models.storage import SETTINGS_FILE
@@ -40,9 +41,10 @@ def open_study(profile: str = "tiny", overrides: Mapping[str, Any] | None = None
     """Read the configuration, seed everything, choose the device; no data is touched yet.
 
     Raises:
-        ConfigError: see ``load_config`` and ``pick_device``.
+        ConfigError: see ``load_config`` and ``pick_device``, or a threshold rule that is not known.
     """
     study = Study(load_config(profile, overrides))
+    get_rule(study.config.evaluation.threshold_rule)
     set_seed(study.config.seed)
     torch.set_num_threads(study.config.threads)
     return study

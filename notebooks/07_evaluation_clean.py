@@ -71,6 +71,7 @@ from nbhelpers.study import open_study
 
 NOTEBOOK, SCENARIO = "07_evaluation_clean", "clean"
 study = open_study(profile, overrides)
+method = method if method in study.config.methods else study.config.methods[0]
 use_style()
 study.describe()
 

@@ -69,6 +69,7 @@ from nbhelpers.study import open_study
 
 NOTEBOOK, SCENARIO = "08_evaluation_shift_no_adaptation", "no_adaptation"
 study = open_study(profile, overrides)
+method = method if method in study.config.methods else study.config.methods[0]
 use_style()
 study.describe()
 

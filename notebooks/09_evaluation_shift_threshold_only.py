@@ -73,6 +73,7 @@ from nbhelpers.study import open_study
 
 NOTEBOOK, SCENARIO = "09_evaluation_shift_threshold_only", "threshold_only"
 study = open_study(profile, overrides)
+method = method if method in study.config.methods else study.config.methods[0]
 use_style()
 study.describe()
 

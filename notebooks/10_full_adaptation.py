@@ -66,6 +66,7 @@ from nbhelpers.study import open_study
 
 NOTEBOOK, SCENARIO = "10_full_adaptation", "full_adaptation"
 study = open_study(profile, overrides)
+method = method if method in study.config.methods else study.config.methods[0]
 use_style()
 study.describe()
 

@@ -65,6 +65,7 @@ from nbhelpers.study import open_study
 
 NOTEBOOK, SCENARIO, ONE = "11_global_model", "global", "global_one_threshold"
 study = open_study(profile, overrides)
+method = method if method in study.config.methods else study.config.methods[0]
 use_style()
 study.describe()
 

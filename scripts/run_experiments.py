@@ -56,6 +56,9 @@ def plan(config: Config, overrides: dict[str, Any]) -> list[Job]:
         DataError: The data root, a category or one of its folders is missing, or an image lacks its mask.
     """
     from nbhelpers.evaluation.scenarios import fit_domains  # slow, so only once the settings are right
+    from nbhelpers.evaluation.threshold_rules import get_rule
+
+    get_rule(config.evaluation.threshold_rule)
 
     root, categories = config.data_root, config.data.categories
     if config.data.source == "folder":
