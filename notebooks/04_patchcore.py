@@ -140,12 +140,12 @@ print(pd.Series(score_summary(val.labels, val.image_scores)).round(1).to_string(
 
 # %%
 limits = shared_limits(val)
-defects = one_of_each(study.split(category, domain)["val"], 8)
+defects = one_of_each(study.split(category, domain)["val"], 6)
 fig = plot_anomaly_maps(defects, val, limits, threshold.value)
 _ = save_figure(fig, study.figure_path(NOTEBOOK, f"{NAME}_defect_maps"))
 
 # %%
-good = spread([s for s in study.split(category, domain)["val"] if not s.label], 8)
+good = spread([s for s in study.split(category, domain)["val"] if not s.label], 6)
 fig = plot_anomaly_maps(good, val, limits, threshold.value)
 _ = save_figure(fig, study.figure_path(NOTEBOOK, f"{NAME}_good_maps"))
 

@@ -179,12 +179,12 @@ _ = [save_figure(fig, study.figure_path(NOTEBOOK, f"{method}_{name}_scores")) fo
 # %%
 limits = {name: shared_limits(part) for name, part in tested.items()}
 tests = {name: study.split(name)["test"] for name in study.categories}
-figures = {name: plot_anomaly_maps(hardest(tests[name], part, thresholds[name], 8, label=1), part, limits[name],
+figures = {name: plot_anomaly_maps(hardest(tests[name], part, thresholds[name], 6, label=1), part, limits[name],
                                    thresholds[name]) for name, part in tested.items()}
 _ = [save_figure(fig, study.figure_path(NOTEBOOK, f"{method}_{name}_hardest_defects")) for name, fig in figures.items()]
 
 # %%
-figures = {name: plot_anomaly_maps(hardest(tests[name], part, thresholds[name], 8, label=0), part, limits[name],
+figures = {name: plot_anomaly_maps(hardest(tests[name], part, thresholds[name], 6, label=0), part, limits[name],
                                    thresholds[name]) for name, part in tested.items()}
 _ = [save_figure(fig, study.figure_path(NOTEBOOK, f"{method}_{name}_hardest_good")) for name, fig in figures.items()]
 

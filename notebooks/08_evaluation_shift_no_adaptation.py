@@ -149,7 +149,7 @@ _ = save_figure(fig, study.figure_path(NOTEBOOK, f"{method}_confusions"))
 # defect?
 
 # %%
-figures = {name: plot_anomaly_maps(hardest(tests[name], part, thresholds[name], 8, label=0), part, limits[name],
+figures = {name: plot_anomaly_maps(hardest(tests[name], part, thresholds[name], 6, label=0), part, limits[name],
                                    thresholds[name]) for name, part in shifted.items()}
 _ = [save_figure(fig, study.figure_path(NOTEBOOK, f"{method}_{name}_false_alarms")) for name, fig in figures.items()]
 
@@ -159,7 +159,7 @@ _ = [save_figure(fig, study.figure_path(NOTEBOOK, f"{method}_{name}_false_alarms
 # Shifted defects with the lowest scores.
 
 # %%
-figures = {name: plot_anomaly_maps(hardest(tests[name], part, thresholds[name], 8, label=1), part, limits[name],
+figures = {name: plot_anomaly_maps(hardest(tests[name], part, thresholds[name], 6, label=1), part, limits[name],
                                    thresholds[name]) for name, part in shifted.items()}
 _ = [save_figure(fig, study.figure_path(NOTEBOOK, f"{method}_{name}_misses")) for name, fig in figures.items()]
 

@@ -50,7 +50,7 @@ NOTEBOOKS = (
     Notebook("10_full_adaptation", after=("04", "05"), needs=SHIFT_PATH),
     Notebook("11_global_model", after=("04", "05"), needs=("clean", "global", "global_one_threshold")),
     Notebook("12_error_analysis", after=("04", "05"), needs=("threshold_only",)),
-    Notebook("16_results_visualization", after=("07", "08", "09", "10", "11", "12")),
+    Notebook("16_results_visualization", after=("07", "08", "09", "10", "11")),
 )
 
 
