@@ -9,7 +9,7 @@ import pytest
 from nbhelpers.files import write_json
 from nbhelpers.models.detector import Predictions
 from nbhelpers.protocol import errors as error_study
-from nbhelpers.protocol import evaluate_cell
+from nbhelpers.protocol.cells import evaluate_cell
 from nbhelpers.reporting.error_plots import plot_margin_area, plot_recall_by_property
 from nbhelpers.study import Study, open_study
 
