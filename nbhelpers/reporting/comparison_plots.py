@@ -238,6 +238,7 @@ def plot_recalibration(results: Results) -> Figure:
     for axis, category in zip(axes[0], categories, strict=False):
         for step, method in enumerate(methods):
             own = [n for n in numbers if (n.method, n.category) == (method, category)]
+            own.sort(key=lambda n: float(split_metric(n.metric)[1]["recalibrated_on"]))  # the table's order is by name
             sizes = np.array([float(split_metric(n.metric)[1]["recalibrated_on"]) for n in own])
             axis.errorbar(sizes + 0.3 * step, [n.value for n in own], yerr=_bars(own), fmt="o-", color=colors[method],
                           markersize=4, capsize=2, elinewidth=0.8)

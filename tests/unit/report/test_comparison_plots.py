@@ -121,8 +121,11 @@ def test_promised_and_realised_rates_in_both_worlds(results):
     assert segments[0][:, 1] == pytest.approx([0.31, 0.39])
 
 
-def test_recalibration_starts_at_the_old_threshold(results):
-    axis = comparison_plots.plot_recalibration(results).axes[0]
+def test_recalibration_starts_at_the_old_threshold(tidy):
+    by_name = Results(tidy.sort_values(["scenario", "method", "category", "metric"], kind="stable"))
+    axis = comparison_plots.plot_recalibration(by_name).axes[0]
+    curves = [container.lines[0].get_xdata() for container in axis.containers]
+    assert curves and all((np.diff(sizes) > 0).all() for sizes in curves)  # 5 before 10, though not by name
     (_, x, y, _), *_ = bars(axis)
     assert x.tolist() == [0, 5, 10, 24] and y.tolist() == [0.4, 0.4, 0.1, 0.1]
     assert 0.1 in {line.get_ydata()[0] for line in axis.lines}  # the promise
