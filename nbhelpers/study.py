@@ -72,6 +72,11 @@ class Study(StudyData):
         """Domains that per-category detectors are fitted on for the configured scenarios."""
         return fit_domains(self.config.scenarios)
 
+    @property
+    def test_domains(self) -> tuple[str, ...]:
+        """Domains that the configured scenarios test on."""
+        return tuple(dict.fromkeys(SCENARIOS[name].test_domain for name in self.config.scenarios))
+
     # -- detectors ----------------------------------------------------------------------------------
 
     def new_detector(self, method: str, seed: int | None = None) -> Detector:
@@ -180,8 +185,6 @@ class Study(StudyData):
             Columns fold (the one that the refit did not see), part (``calibration``: that fold's own images;
             ``test clean``; ``test shift``), id, label, score.
         """
-        domains = tuple(dict.fromkeys(SCENARIOS[name].test_domain for name in self.config.scenarios))
-
         def make(path: Path) -> None:
             split = self.split(category)
             pool = [*split["train"], *(s for s in split["val"] if not s.label)]
@@ -192,7 +195,7 @@ class Study(StudyData):
                 seen = [s for s, own in zip(pool, folds, strict=True) if own != fold]
                 detector = self.new_detector(method).fit(seen)
                 parts = {"calibration": [s for s, own in zip(pool, folds, strict=True) if own == fold]}
-                parts |= {f"test {domain}": self.split(category, domain)["test"] for domain in domains}
+                parts |= {f"test {domain}": self.split(category, domain)["test"] for domain in self.test_domains}
                 for part, samples in parts.items():
                     said = detector.predict(samples)
                     tables.append(pd.DataFrame({
@@ -207,10 +210,9 @@ class Study(StudyData):
         )
 
     def cross_scores_recipe(self, method: str, category: str) -> dict[str, Any]:
-        domains = tuple(dict.fromkeys(SCENARIOS[name].test_domain for name in self.config.scenarios))
         return self.recipe(
             "cross_scores", detector=digest(self.detector_recipe(method, category, "clean")),
-            tested_on=[self.domain_digest(category, domain) for domain in domains],
+            tested_on=[self.domain_digest(category, domain) for domain in self.test_domains],
             folds=self.config.evaluation.conformal_folds,
         )
 

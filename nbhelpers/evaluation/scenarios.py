@@ -211,19 +211,23 @@ def difference(before: tuple[Mapping[str, float], Draws], after: tuple[Mapping[s
     }, draws
 
 
-def check_twins(before: Predictions, after: Predictions) -> None:
-    """Raises DataError where two prediction sets do not have the same labels in the same order."""
-    if not np.array_equal(before.labels, after.labels):
+def check_twins(before: Sequence[str], after: Sequence[str]) -> None:
+    """Raises DataError where two lists of clean source ids are not the same images in the same order."""
+    if list(before) != list(after):
         raise DataError(
-            f"expected the same images in the same order, found {len(before)} and {len(after)} images with "
-            "different labels; delete the stored shifted images and predictions, and run again"
+            f"expected twins of the same images in the same order, found {len(before)} and {len(after)} images that "
+            "differ; delete the stored shifted images and predictions, and run again"
         )
 
 
 def entry(value: float, draws: Array | None, n_images: int, level: float) -> dict[str, Any]:
     """A value with the interval of its bootstrap sample (none without one), as the tidy table has it."""
-    low, high = (None, None) if draws is None else percentile_interval(draws, level)
-    return {"value": float(value), "ci_low": low, "ci_high": high, "n_images": n_images}
+    return stated(value, n_images, *((None, None) if draws is None else percentile_interval(draws, level)))
+
+
+def stated(value: float, n_images: int, low: float | None = None, high: float | None = None) -> dict[str, Any]:
+    """A value with an interval that is known already, or with none, as the tidy table has it."""
+    return {"value": float(value), "ci_low": low, "ci_high": high, "n_images": int(n_images)}
 
 
 def to_rows(scenario: str, method: str, category: str, seed: int,

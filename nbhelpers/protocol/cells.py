@@ -99,7 +99,7 @@ def data_part(study: Study) -> Part:
                    for name in ("val", "test") for label, kind in ((0, "good"), (1, "defect"))},
                 "test_masks": sum(s.mask is not None for s in split["test"]),
             }
-            entries = {name: scenarios.entry(count, None, count, 0.95) for name, count in counts.items()}
+            entries = {name: scenarios.stated(count, count) for name, count in counts.items()}
             found += scenarios.to_rows("data", "-", category, study.config.seed, entries)
         return found
 

@@ -26,8 +26,9 @@ def _sides(study: Study, method: str, category: str, *names: str) -> list[tuple[
     """
     cells = [evaluate_cell(study, name, method, category) for name in names]
     tests = [tested(study, name, method, category) for name in names]
-    for other in tests[1:]:
-        scenarios.check_twins(tests[0], other)
+    twins = [study.source_ids(category, test.ids) for test in tests]
+    for other in twins[1:]:
+        scenarios.check_twins(twins[0], other)
     sides = []
     valid = np.logical_and.reduce([test.pixel_valid for test in tests])
     for name, cell, test in zip(names, cells, tests, strict=True):

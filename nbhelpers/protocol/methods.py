@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from nbhelpers.config import digest
-from nbhelpers.evaluation.scenarios import draw_seed, to_rows
+from nbhelpers.evaluation.scenarios import draw_seed, stated, to_rows
 from nbhelpers.evaluation.significance import compare_methods, holm
 from nbhelpers.protocol.cells import cell_draws, cell_recipe, evaluate_cell, tested
 from nbhelpers.protocol.table import Part, rows
@@ -15,10 +15,6 @@ from nbhelpers.study import Study
 
 #: p value to what it is a test of: DeLong on the ranking, sign flips on AUPIMO, McNemar on the decisions.
 TESTS = {"p_delong": "image_auroc", "p_permutation": "aupimo", "p_mcnemar": "accuracy"}
-
-
-def _entry(value: float, n_images: int, low: float | None = None, high: float | None = None) -> dict[str, Any]:
-    return {"value": float(value), "ci_low": low, "ci_high": high, "n_images": int(n_images)}
 
 
 def methods_part(study: Study, scenario: str) -> Part:
@@ -49,17 +45,17 @@ def methods_part(study: Study, scenario: str) -> Part:
         for row in table.to_dict("records"):
             n_images = row["n_images"]
             metrics = {
-                "image_auroc": _entry(row["image_auroc"], n_images, row["ci_low"], row["ci_high"]),
-                "accuracy": _entry(row["accuracy"], n_images),
+                "image_auroc": stated(row["image_auroc"], n_images, row["ci_low"], row["ci_high"]),
+                "accuracy": stated(row["accuracy"], n_images),
             }
             if pd.notna(row.get("aupimo")):
-                metrics["aupimo"] = _entry(row["aupimo"], row["n_aupimo"])
-                metrics["rank_biserial"] = _entry(row["rank_biserial"], row["n_aupimo"])
+                metrics["aupimo"] = stated(row["aupimo"], row["n_aupimo"])
+                metrics["rank_biserial"] = stated(row["rank_biserial"], row["n_aupimo"])
             for name in TESTS:
                 if pd.notna(row.get(name)):
                     count = row["n_aupimo"] if name == "p_permutation" else n_images
-                    metrics[name] = _entry(row[name], count)
-                    metrics[f"{name}_holm"] = _entry(row[f"{name}_holm"], count)
+                    metrics[name] = stated(row[name], count)
+                    metrics[f"{name}_holm"] = stated(row[f"{name}_holm"], count)
             found += to_rows(scenario, row["comparison"], row["category"], study.config.seed, metrics)
         return found
 

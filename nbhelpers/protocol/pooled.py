@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from nbhelpers.config import digest
-from nbhelpers.evaluation.scenarios import GLOBAL, entry, to_rows
+from nbhelpers.evaluation.scenarios import GLOBAL, entry, stated, to_rows
 from nbhelpers.models.detector import Predictions
 from nbhelpers.protocol.cells import cell_recipe, evaluate_cell, tested
 from nbhelpers.protocol.table import Part, rows
@@ -96,7 +96,7 @@ def bank_part(study: Study) -> Part:
             stats = study.detector_stats(method, "", GLOBAL)
             for category in study.categories:
                 if f"bank_{category}" in stats:
-                    share = entry(stats[f"bank_{category}"] / stats["bank_size"], None, stats["bank_size"], 0.95)
+                    share = stated(stats[f"bank_{category}"] / stats["bank_size"], stats["bank_size"])
                     found += to_rows("global", method, category, study.config.seed, {"bank_share": share})
         return found
 

@@ -12,7 +12,7 @@ import pandas as pd
 from nbhelpers import artefacts
 from nbhelpers.config import digest
 from nbhelpers.evaluation.metrics import image_metrics, pixel_metrics
-from nbhelpers.evaluation.scenarios import entry, to_rows
+from nbhelpers.evaluation.scenarios import stated, to_rows
 from nbhelpers.protocol.table import Part, rows
 from nbhelpers.reporting import tables
 from nbhelpers.study import Study
@@ -40,7 +40,7 @@ def seeds_part(study: Study, category: str) -> Part:
             if seen.masks.any():
                 values |= pixel_metrics(seen.anomaly_maps, seen.masks)
                 counts |= dict.fromkeys(values, len(seen)) | counts
-            metrics = {name: entry(values[name], None, counts[name], 0.95) for name in METRICS if name in values}
+            metrics = {name: stated(values[name], counts[name]) for name in METRICS if name in values}
             found += to_rows("seeds", METHOD, category, seed, metrics)
         return found
 

@@ -18,7 +18,7 @@ from nbhelpers.evaluation.conformal import (
     split_threshold,
 )
 from nbhelpers.evaluation.metrics import decide, image_metrics
-from nbhelpers.evaluation.scenarios import MACRO, SCENARIOS, draw_seed, entry, to_rows
+from nbhelpers.evaluation.scenarios import MACRO, SCENARIOS, draw_seed, stated, to_rows
 from nbhelpers.evaluation.threshold_comparison import compare_rules, recommend, transfer_table
 from nbhelpers.evaluation.thresholds import calibrate_threshold
 from nbhelpers.evaluation.zones import compare_zones
@@ -37,10 +37,6 @@ Entry = dict[str, Any]
 
 def _cells(study: Study, *names: str) -> list[str]:
     return [digest(cell_recipe(study, name, method, category)) for name in names for method, category in study.cells]
-
-
-def _plain(value: float, n_images: int) -> Entry:
-    return entry(value, None, n_images, 0.95)
 
 
 def rule_table(study: Study, scenario: str, method: str, category: str) -> pd.DataFrame:
@@ -62,14 +58,14 @@ def rules_part(study: Study, scenario: str) -> Part:
                 table = rule_table(study, scenario, method, category)
                 count = len(tested(study, scenario, method, category))
                 metrics = {
-                    f"{name}[rule={row['rule']}]": _plain(float(row[column]), count)
+                    f"{name}[rule={row['rule']}]": stated(float(row[column]), count)
                     for row in table[table.refused.isna()].to_dict("records") for name, column in RULE_METRICS.items()
                 }
                 by_category.append(metrics)
                 found += to_rows(scenario, method, category, study.config.seed, metrics)
             shared = [name for name in by_category[0] if not name.startswith("threshold")
                       and all(name in metrics for metrics in by_category)]
-            means = {name: _plain(float(np.mean([metrics[name]["value"] for metrics in by_category])),
+            means = {name: stated(float(np.mean([metrics[name]["value"] for metrics in by_category])),
                                   sum(metrics[name]["n_images"] for metrics in by_category)) for name in shared}
             found += to_rows(scenario, method, MACRO, study.config.seed, means)
         return found
@@ -83,11 +79,9 @@ def _promise(rule: str, target: float, flagged: np.ndarray, test: Predictions, n
     qualifier = f"[rule={rule},target={target:g}]"
     rate, defect = realised_rate(flagged[test.labels == 0], level), test.labels == 1
     return {
-        f"realised_fpr{qualifier}": {
-            "value": rate["rate"], "ci_low": rate["ci_low"], "ci_high": rate["ci_high"], "n_images": rate["n"],
-        },
-        f"recall{qualifier}": _plain(float(flagged[defect].mean()), int(defect.sum())),
-        f"calibration_n{qualifier}": _plain(n_calibration, n_calibration),
+        f"realised_fpr{qualifier}": stated(rate["rate"], rate["n"], rate["ci_low"], rate["ci_high"]),
+        f"recall{qualifier}": stated(float(flagged[defect].mean()), int(defect.sum())),
+        f"calibration_n{qualifier}": stated(n_calibration, n_calibration),
     }
 
 
@@ -160,11 +154,10 @@ def mending_part(study: Study) -> Part:
             curve = recalibration_curve(*good, target, sizes, seed=draw_seed(study.config.seed, category),
                                         level=settings.confidence)
             metrics = {
-                f"realised_fpr[recalibrated_on={row.n},target={target:g}]": {
-                    "value": row.fpr, "ci_low": row.ci_low, "ci_high": row.ci_high, "n_images": good[2].size,
-                } for row in curve.itertuples()
+                f"realised_fpr[recalibrated_on={row.n},target={target:g}]":
+                stated(row.fpr, good[2].size, row.ci_low, row.ci_high) for row in curve.itertuples()
             }
-            metrics |= {f"promised_fpr[recalibrated_on={row.n},target={target:g}]": _plain(row.promised, row.n)
+            metrics |= {f"promised_fpr[recalibrated_on={row.n},target={target:g}]": stated(row.promised, row.n)
                         for row in curve.itertuples() if row.n}
             found += to_rows("threshold_only", method, category, study.config.seed, metrics)
         return found
@@ -183,8 +176,8 @@ def transfer_entries(thresholds: dict[str, float], tests: dict[str, Predictions]
     for row in table.itertuples():
         where = qualifier.format(source=row.threshold_from, tested=row.tested_on)
         found[row.tested_on] |= {
-            f"fpr[{where}]": _plain(row.fpr, row.n_good), f"fnr[{where}]": _plain(row.fnr, row.n_defect),
-            f"specificity[{where}]": _plain(row.specificity, row.n_good),
+            f"fpr[{where}]": stated(row.fpr, row.n_good), f"fnr[{where}]": stated(row.fnr, row.n_defect),
+            f"specificity[{where}]": stated(row.specificity, row.n_good),
         }
     return found
 
@@ -217,7 +210,7 @@ def zones_part(study: Study, scenario: str) -> Part:
             if not seen.masks.any():
                 continue
             sides = compare_zones(val.anomaly_maps[val.labels == 0], seen.anomaly_maps, seen.masks)
-            metrics = {f"pixel_f1[thresholds={name}]": _plain(rates["f1"], len(seen)) for name, rates in sides.items()}
+            metrics = {f"pixel_f1[thresholds={name}]": stated(rates["f1"], len(seen)) for name, rates in sides.items()}
             found += to_rows(scenario, method, category, study.config.seed, metrics)
         return found
 
