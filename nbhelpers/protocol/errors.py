@@ -13,7 +13,7 @@ from nbhelpers.config import digest
 from nbhelpers.data.exploration import DEFECT_COLUMNS, describe_defects
 from nbhelpers.evaluation import errors as error_tables
 from nbhelpers.evaluation.errors import PROPERTIES
-from nbhelpers.evaluation.scenarios import to_rows
+from nbhelpers.evaluation.scenarios import stated, to_rows
 from nbhelpers.evaluation.significance import holm
 from nbhelpers.evaluation.statistics import share_interval
 from nbhelpers.protocol.cells import cell_recipe, evaluate_cell, tested
@@ -124,14 +124,12 @@ def recall_rows(study: Study, scenario: str) -> list[dict[str, Any]]:
         metrics = {}
         for name in ("defect_type", *PROPERTIES):
             for part in error_tables.recall_by(own.detected, own[name], level).itertuples():
-                interval = {"ci_low": part.ci_low, "ci_high": part.ci_high}
-                metrics[f"recall[{name}={part.group}]"] = {"value": part.recall, **interval, "n_images": int(part.n)}
+                metrics[f"recall[{name}={part.group}]"] = stated(part.recall, part.n, part.ci_low, part.ci_high)
         rows += to_rows(scenario, method, category, seed, metrics)
     for category, own in table.groupby("category", sort=False):
         missed = error_tables.missed_by_all(_by_method(own))
         share, low, high = share_interval(int(missed.sum()), len(missed), level)
-        entry = {"value": share, "ci_low": low, "ci_high": high, "n_images": len(missed)}
-        rows += to_rows(scenario, ALL_METHODS, category, seed, {"missed_by_all": entry})
+        rows += to_rows(scenario, ALL_METHODS, category, seed, {"missed_by_all": stated(share, len(missed), low, high)})
     return rows
 
 
