@@ -1,6 +1,6 @@
 """The study's configuration: YAML in, one frozen and typed object out; refuses what it does not know.
 
-Order, later wins: ``configs/base.yaml``, ``configs/<family>.yaml`` (patchcore, padim; under the family's name),
+Order, later wins: ``configs/base.yaml``, ``configs/<family>.yaml`` (patchcore, padim, autoencoder; under the family's name),
 ``configs/<profile>.yaml``, the environment variable ``STUDY_WORKSPACE``, overrides. No default is written in
 code, so the YAML files are the whole truth.
 """
@@ -33,9 +33,10 @@ from nbhelpers.settings import (
     ShiftConfig,
     SplitConfig,
 )
+from nbhelpers.settings_autoencoder import AutoencoderConfig
 
 ROOT = Path(__file__).resolve().parent.parent
-FAMILIES = ("patchcore", "padim")
+FAMILIES = ("patchcore", "padim", "autoencoder")
 WORKSPACE_VARIABLE = "STUDY_WORKSPACE"
 
 class Config(Settings):
@@ -56,6 +57,7 @@ class Config(Settings):
     shift: ShiftConfig
     patchcore: PatchCoreConfig
     padim: PadimConfig
+    autoencoder: AutoencoderConfig
     evaluation: EvaluationConfig
 
     @property

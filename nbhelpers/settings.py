@@ -31,7 +31,9 @@ ShiftPart = Literal[
 ScenarioName = Literal[
     "clean", "no_adaptation", "threshold_only", "full_adaptation", "global", "global_one_threshold",
 ]
-MethodName = Literal["patchcore", "padim"]
+MethodName = Literal[
+    "patchcore", "padim", "ae_cnn", "ae_resnet", "ae_vit", "ae_unet_lite", "ae_unet", "ae_reversed", "ae_diffusion",
+]
 Layers = Annotated[tuple[str, ...], Field(min_length=1)]
 Aggregation = Literal["max", "mean", "topk"]
 

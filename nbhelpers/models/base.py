@@ -1,4 +1,4 @@
-"""What detectors on frozen features share: the predict loop, smoothing, the image score, their folder on disk.
+"""What all detectors share (the predict loop, smoothing, the image score), and those on frozen features besides.
 
 A subclass says how a batch is scored; all else is here once, so that two detectors differ in their idea and in
 nothing besides (FEATURES P14: one weight source, one smoothing, one way to an image score).
@@ -30,11 +30,10 @@ AGGREGATIONS = ("max", "mean", "topk")
 IMAGES_AT_ONCE = 4  # in one thread of a CPU: more need more memory and are no faster
 
 
-class FeatureDetector(ABC):
-    """A detector that scores images by the features of a frozen backbone.
+class ImageDetector(ABC):
+    """A detector that gives each image an anomaly map and a score.
 
     Args:
-        backbone: Frozen network and the layers that are read.
         image_size: Side of the square that the network sees, pixels.
         aggregation: Image score from many scores: ``max``; ``mean`` of all; ``topk``, the mean of those above
             the ``topk_percentile`` quantile (0.95: the highest 5 %).
@@ -51,16 +50,17 @@ class FeatureDetector(ABC):
         ConfigError: a setting out of range.
     """
 
-    name: ClassVar[str]
+    name: str
     #: Name and version of the layout on disk.
     kind: ClassVar[str]
+    #: How pixels become the network's input (see ``preprocess``).
+    normalization: ClassVar[str] = "imagenet"
     #: Names of the attributes that are stored as settings, and handed to the constructor again.
     settings: ClassVar[tuple[str, ...]] = ("image_size", "aggregation", "topk_percentile", "smoothing_sigma", "seed")
 
-    def __init__(self, backbone: Backbone, image_size: int = 224, aggregation: str = "max",
-                 topk_percentile: float = 0.95, smoothing_sigma: float = 4.0, seed: int = 42,
-                 device: str | torch.device = "cpu", loader: Mapping[str, Any] | None = None) -> None:
-        self.backbone = backbone.to(device)
+    def __init__(self, image_size: int = 224, aggregation: str = "max", topk_percentile: float = 0.95,
+                 smoothing_sigma: float = 4.0, seed: int = 42, device: str | torch.device = "cpu",
+                 loader: Mapping[str, Any] | None = None) -> None:
         self.image_size, self.aggregation, self.topk_percentile = image_size, aggregation, topk_percentile
         self.smoothing_sigma, self.seed, self.device = smoothing_sigma, seed, torch.device(device)
         self.loader = dict(loader or {})
@@ -77,7 +77,7 @@ class FeatureDetector(ABC):
     # -- what a subclass says -----------------------------------------------------------------------
 
     @abstractmethod
-    def fit(self, samples: Sequence[Sample]) -> FeatureDetector:
+    def fit(self, samples: Sequence[Sample]) -> ImageDetector:
         """Learn what is normal from good samples."""
 
     @abstractmethod
@@ -105,7 +105,8 @@ class FeatureDetector(ABC):
         """
         if not samples:
             raise DataError(f"{self.name}: expected at least one image, found none; check the split")
-        return iter(tqdm(make_loader(samples, self.image_size, phase=phase, **self.loader), desc=label))
+        loader = make_loader(samples, self.image_size, phase=phase, normalization=self.normalization, **self.loader)
+        return iter(tqdm(loader, desc=label))
 
     def in_parts(self, work: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         """``work`` on ``(B, ...)`` images; on a CPU a few images a thread, which is faster than threads in each."""
@@ -149,7 +150,10 @@ class FeatureDetector(ABC):
     def anomaly_maps(self, patch_scores: Tensor) -> np.ndarray:
         """Patch scores ``(B, h, w)`` as ``(B, image_size, image_size)`` float32: bilinear, then smoothed."""
         size = (self.image_size, self.image_size)
-        maps = F.interpolate(patch_scores[:, None], size=size, mode="bilinear")[:, 0].cpu().numpy()
+        return self.smooth(F.interpolate(patch_scores[:, None], size=size, mode="bilinear")[:, 0].cpu().numpy())
+
+    def smooth(self, maps: np.ndarray) -> np.ndarray:
+        """``(B, H, W)`` float32 maps, blurred by ``smoothing_sigma``."""
         if self.smoothing_sigma == 0:
             return maps
         width = 2 * int(4 * self.smoothing_sigma + 0.5) + 1
@@ -158,7 +162,18 @@ class FeatureDetector(ABC):
             for m in maps
         ])
 
-    # -- save and load ------------------------------------------------------------------------------
+
+class FeatureDetector(ImageDetector):
+    """A detector that scores images by the features of a frozen backbone.
+
+    Args:
+        backbone: Frozen network and the layers that are read.
+        image_size, **options: See ``ImageDetector``.
+    """
+
+    def __init__(self, backbone: Backbone, image_size: int = 224, **options: Any) -> None:
+        super().__init__(image_size, **options)
+        self.backbone = backbone.to(self.device)
 
     def save(self, path: Path) -> None:
         """Write the folder ``path``: what was learned, the settings, and which backbone it was fitted with."""

@@ -1,0 +1,132 @@
+"""What all autoencoders share: one pixel convention, encode and decode, reconstruction error, training loss."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from nbhelpers.data.preprocess import value_range
+from nbhelpers.errors import ConfigError, ModelError
+
+#: ``(reconstructions, targets)`` to the loss and its parts by name.
+Criterion = Callable[[Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]]
+
+
+@dataclass(frozen=True)
+class PixelSpec:
+    """What a network takes and gives, bound together: an output that cannot reach its input's range never fits it.
+
+    Attributes:
+        normalization: How ``data.images`` prepares the input.
+        activation: The network's last layer, with the same range.
+    """
+
+    normalization: str
+    activation: type[nn.Module]
+
+    @property
+    def low(self) -> float:
+        """Smallest value of input and output."""
+        return value_range(self.normalization)[0]
+
+    @property
+    def high(self) -> float:
+        """Largest value of input and output."""
+        return value_range(self.normalization)[1]
+
+
+#: The convention of every network here: [-1, 1] in, [-1, 1] out.
+PIXELS = PixelSpec("tanh", nn.Tanh)
+
+
+class BaseAutoencoder(nn.Module, ABC):
+    """An autoencoder of ``(B, 3, image_size, image_size)`` images in [-1, 1]; ``forward`` is decode(encode(images)).
+
+    Args:
+        image_size: Side of the images, pixels.
+        multiple: ``image_size`` must be a multiple of it.
+
+    Raises:
+        ConfigError: it is not.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, image_size: int, multiple: int = 1) -> None:
+        super().__init__()
+        self.image_size = image_size
+        self.gradient_checkpointing = False  # while training: less memory, the activations are computed twice
+        if image_size % multiple:
+            near = max(multiple, round(image_size / multiple) * multiple)
+            raise ConfigError(
+                f"autoencoder {self.name}: expected an image size that is a multiple of {multiple}, found {image_size}; "
+                f"set data.image_size={near}"
+            )
+
+    @abstractmethod
+    def encode(self, images: Tensor) -> Any:
+        """What ``decode`` needs of the images: a tensor, or several."""
+
+    @abstractmethod
+    def decode(self, latent: Any) -> Tensor:
+        """Images ``(B, 3, H, W)`` in [-1, 1] from what ``encode`` gave."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Reconstructions ``(B, 3, H, W)`` in [-1, 1].
+
+        Raises:
+            ModelError: images of another shape.
+        """
+        self.check(images)
+        if self.gradient_checkpointing and self.training:
+            latent = checkpoint(self.encode, images, use_reentrant=False)
+            return checkpoint(self.decode, latent, use_reentrant=False)
+        return self.decode(self.encode(images))
+
+    def check(self, images: Tensor) -> None:
+        """Refuse images of another shape."""
+        wanted = (3, self.image_size, self.image_size)
+        if images.ndim != 4 or tuple(images.shape[1:]) != wanted:
+            raise ModelError(f"autoencoder {self.name}: expected images (B, {', '.join(map(str, wanted))}), found "
+                             f"{tuple(images.shape)}; resize them, or build the network for their size")
+
+    @torch.no_grad()
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Reconstructions without gradients, in evaluation mode: one image's does not depend on its batch mates."""
+        training = self.training
+        try:
+            return self.eval()(images)
+        finally:
+            self.train(training)
+
+    def reconstruction_error(self, images: Tensor, reduction: str = "mean") -> Tensor:
+        """Squared error of the reconstructions: ``mean`` or ``sum`` over each image ``(B,)``, ``none`` ``(B, 3, H, W)``.
+
+        Raises:
+            ConfigError: another reduction.
+        """
+        if reduction not in ("mean", "sum", "none"):
+            raise ConfigError(f"reduction: expected mean, sum or none, found {reduction!r}")
+        error = (self.reconstruct(images) - images).square()
+        return error if reduction == "none" else getattr(error.flatten(1), reduction)(dim=1)
+
+    def loss(self, inputs: Tensor, targets: Tensor, criterion: Criterion) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss (scalar) and its parts: how far ``inputs`` are reconstructed from ``targets``.
+
+        Args:
+            inputs: What the network sees, ``(B, 3, H, W)``; corrupted, or the targets themselves.
+            targets: What it should give.
+            criterion: Compares two batches of images.
+        """
+        return criterion(self(inputs), targets)
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of trainable parameters."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)

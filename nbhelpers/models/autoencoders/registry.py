@@ -1,0 +1,45 @@
+"""Autoencoders by name."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from typing import Any
+
+import torch
+
+from nbhelpers.errors import ConfigError
+from nbhelpers.models.autoencoders.base import BaseAutoencoder
+
+#: Architecture to its class; its module, in this package, has the architecture's name.
+ARCHITECTURES = {
+    "cnn": "CnnAutoencoder",
+    "resnet": "ResNetAutoencoder",
+    "vit": "VitAutoencoder",
+    "unet_lite": "AutoencoderUNetLite",
+    "unet": "UNetAutoencoder",
+    "reversed": "ReversedAutoencoder",
+    "diffusion": "DiffusionAutoencoder",
+}
+
+
+def build_network(architecture: str, image_size: int, seed: int = 42, **sizes: Any) -> BaseAutoencoder:
+    """An untrained network, its weights drawn from ``seed``; the global generator is left as it was.
+
+    Args:
+        architecture: One of ``ARCHITECTURES``.
+        image_size: Side of the images, pixels.
+        seed: Of the first weights.
+        sizes: The architecture's own arguments; its defaults are the published ones.
+
+    Raises:
+        ConfigError: unknown architecture, or a size that does not fit.
+    """
+    if architecture not in ARCHITECTURES:
+        close = difflib.get_close_matches(architecture, ARCHITECTURES, n=1)
+        hint = f"did you mean {close[0]}?" if close else "choose one of them"
+        raise ConfigError(f"architecture: expected one of {', '.join(ARCHITECTURES)}, found '{architecture}'; {hint}")
+    module = importlib.import_module(f"{__package__}.{architecture}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return getattr(module, ARCHITECTURES[architecture])(image_size, **sizes)

@@ -1,0 +1,175 @@
+"""The autoencoders' sections of the configuration: networks, losses, training, scoring, search."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from nbhelpers.settings import Aggregation, Layers, OpenShare, Positive, PositiveInt, Settings, Share
+
+Architecture = Literal["cnn", "resnet", "vit", "unet_lite", "unet", "reversed", "diffusion"]
+Head = Literal["pixel_l1", "pixel_l2", "ssim", "feature"]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=0)]
+Channels = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+
+
+class NetworkConfig(Settings):
+    """What every architecture chooses for itself beside its sizes."""
+
+    head: Head
+    corruption: Literal["none", "noise", "mask"]
+
+
+class CnnConfig(NetworkConfig):
+    """F066."""
+
+    channels: Channels
+    latent: PositiveInt
+    dropout: Share
+
+
+class ResNetConfig(NetworkConfig):
+    """F067."""
+
+    backbone: str
+    latent: PositiveInt
+
+
+class VitConfig(NetworkConfig):
+    """F068."""
+
+    patch: PositiveInt
+    dim: PositiveInt
+    depth: PositiveInt
+    decoder_depth: PositiveInt
+    heads: PositiveInt
+    mlp_ratio: Positive
+    dropout: Share
+
+
+class UNetLiteConfig(NetworkConfig):
+    """F070."""
+
+    base: PositiveInt
+
+
+class UNetConfig(NetworkConfig):
+    """F071."""
+
+    channels: Channels
+    skips: bool
+    dropout: Share
+
+
+class ReversedConfig(NetworkConfig):
+    """F072."""
+
+    channels: Channels
+    bottleneck: PositiveInt
+    similarity: NotNegative
+
+
+class DiffusionConfig(NetworkConfig):
+    """F069."""
+
+    dim: PositiveInt
+    mults: Channels
+    timesteps: PositiveInt
+    noise_to: PositiveInt
+    steps: PositiveInt
+    sampler: Literal["ddim", "ddpm"]
+    eta: Share
+
+
+class NetworksConfig(Settings):
+    """One section an architecture."""
+
+    cnn: CnnConfig
+    resnet: ResNetConfig
+    vit: VitConfig
+    unet_lite: UNetLiteConfig
+    unet: UNetConfig
+    reversed: ReversedConfig
+    diffusion: DiffusionConfig
+
+
+class LossConfig(Settings):
+    """Weights of the terms (F075-F081); a term of weight 0 is never built."""
+
+    reconstruction: NotNegative
+    mse: NotNegative
+    l1: NotNegative
+    ssim: NotNegative
+    ms_ssim: NotNegative
+    perceptual: NotNegative
+    focal: NotNegative
+    edge: NotNegative
+    perceptual_network: Literal["backbone", "vgg16"]
+
+
+class TrainingConfig(Settings):
+    """How an autoencoder is trained (F082-F095)."""
+
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    accumulate: PositiveInt
+    optimizer: Literal["adam", "adamw", "sgd"]
+    learning_rate: Positive
+    weight_decay: NotNegative
+    momentum: Share
+    scheduler: Literal["none", "cosine", "plateau", "step"]
+    warmup_epochs: Count
+    step_epochs: PositiveInt
+    step_factor: OpenShare
+    precision: Literal["auto", "32", "bf16", "16"]
+    clip_norm: NotNegative
+    patience: Count
+    min_delta: NotNegative
+    validation_share: OpenShare
+    augmentation: Literal["none", "flips_color", "industrial", "xray"]
+    augmentation_strength: Share
+    gradient_checkpointing: bool
+    checkpoint_every: Count
+    keep_checkpoints: bool
+    trackers: tuple[Literal["tensorboard", "mlflow", "wandb"], ...]
+
+
+class ScoringConfig(Settings):
+    """From a residual to an anomaly map and an image score (F074)."""
+
+    feature_layers: Layers
+    standardize: bool
+    morphology: Count
+    aggregation: Aggregation
+    topk_percentile: OpenShare
+
+
+class SearchConfig(Settings):
+    """The space of the hyper-parameter search (F092): ranges as [low, high], choices as lists."""
+
+    trials: PositiveInt
+    epochs: PositiveInt
+    learning_rate: tuple[Positive, Positive]
+    weight_decay: tuple[Positive, Positive]
+    optimizer: Annotated[tuple[Literal["adam", "adamw", "sgd"], ...], Field(min_length=1)]
+    batch_size: Channels
+
+    @field_validator("learning_rate", "weight_decay")
+    @classmethod
+    def _ascends(cls, pair: tuple[float, float]) -> tuple[float, float]:
+        if pair[0] >= pair[1]:
+            raise ValueError("[low, high] with low < high")
+        return pair
+
+
+class AutoencoderConfig(Settings):
+    """Everything about autoencoders; methods ``ae_<architecture>`` share all but their network's section."""
+
+    architectures: Annotated[tuple[Architecture, ...], Field(min_length=1)]
+    networks: NetworksConfig
+    loss: LossConfig
+    training: TrainingConfig
+    scoring: ScoringConfig
+    search: SearchConfig
