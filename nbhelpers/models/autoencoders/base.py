@@ -64,10 +64,8 @@ class BaseAutoencoder(nn.Module, ABC):
         self.gradient_checkpointing = False  # while training: less memory, the activations are computed twice
         if image_size % multiple:
             near = max(multiple, round(image_size / multiple) * multiple)
-            raise ConfigError(
-                f"autoencoder {self.name}: expected an image size that is a multiple of {multiple}, found {image_size}; "
-                f"set data.image_size={near}"
-            )
+            raise ConfigError(f"autoencoder {self.name}: expected an image size that is a multiple of {multiple}, "
+                              f"found {image_size}; set data.image_size={near}")
 
     @abstractmethod
     def encode(self, images: Tensor) -> Any:
@@ -106,7 +104,7 @@ class BaseAutoencoder(nn.Module, ABC):
             self.train(training)
 
     def reconstruction_error(self, images: Tensor, reduction: str = "mean") -> Tensor:
-        """Squared error of the reconstructions: ``mean`` or ``sum`` over each image ``(B,)``, ``none`` ``(B, 3, H, W)``.
+        """Squared error of the reconstructions: ``mean`` or ``sum`` of each image ``(B,)``, ``none`` ``(B, 3, H, W)``.
 
         Raises:
             ConfigError: another reduction.
