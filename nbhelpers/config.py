@@ -1,8 +1,8 @@
 """The study's configuration: YAML in, one frozen and typed object out; refuses what it does not know.
 
 Order, later wins: ``configs/base.yaml``, ``configs/<family>.yaml`` (patchcore, padim, autoencoder; under the family's name),
-``configs/<profile>.yaml``, the environment variable ``STUDY_WORKSPACE``, overrides. No default is written in
-code, so the YAML files are the whole truth.
+``configs/<profile>.yaml``, a preset of ``configs/presets.yaml``, the environment variable ``STUDY_WORKSPACE``,
+overrides. No default is written in code, so the YAML files are the whole truth.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from nbhelpers.errors import ConfigError
+from nbhelpers.files import write_text
 from nbhelpers.settings import (
     BackboneConfig,
     DataConfig,
@@ -37,12 +38,14 @@ from nbhelpers.settings_autoencoder import AutoencoderConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 FAMILIES = ("patchcore", "padim", "autoencoder")
+NO_PRESET = "none"
 WORKSPACE_VARIABLE = "STUDY_WORKSPACE"
 
 class Config(Settings):
     """Everything that decides a study's numbers, and where they are written."""
 
     profile: str
+    preset: str
     seed: Annotated[int, Field(ge=0)]
     workspace: str
     device: Literal["auto", "cpu", "cuda", "mps"]
@@ -150,7 +153,17 @@ def _explain(error: ValidationError) -> str:
 
 def profiles() -> list[str]:
     """Names that ``load_config`` takes."""
-    return sorted(p.stem for p in (ROOT / "configs").glob("*.yaml") if p.stem not in ("base", *FAMILIES))
+    return sorted(p.stem for p in (ROOT / "configs").glob("*.yaml") if p.stem not in ("base", "presets", *FAMILIES))
+
+
+def presets() -> dict[str, dict[str, Any]]:
+    """The named sets of settings of ``configs/presets.yaml``."""
+    return _read_yaml(ROOT / "configs" / "presets.yaml")
+
+
+def preset_for(category: str) -> str:
+    """Name of a category's own preset, ``multi`` for a category without one."""
+    return category if category in presets() else "multi"
 
 
 def load_config(profile: str = "tiny", overrides: Mapping[str, Any] | None = None) -> Config:
@@ -167,9 +180,27 @@ def load_config(profile: str = "tiny", overrides: Mapping[str, Any] | None = Non
     for family in FAMILIES:
         values[family] = _read_yaml(ROOT / "configs" / f"{family}.yaml")
     values = _merge(values, _read_yaml(ROOT / "configs" / f"{profile}.yaml"))
+    changes = _nest(overrides or {})
+    preset, known = changes.get("preset", values["preset"]), presets()
+    if preset != NO_PRESET and preset not in known:
+        raise ConfigError(f"setting 'preset': wanted {NO_PRESET} or one of {', '.join(known)}, found {preset!r}")
+    values = _merge(values, known.get(preset, {}))
     if os.environ.get(WORKSPACE_VARIABLE):
         values["workspace"] = os.environ[WORKSPACE_VARIABLE]
-    return _validated(profile, _merge(values, _nest(overrides or {})))
+    return _validated(profile, _merge(values, changes))
+
+
+def write_config(config: Config, path: Path) -> None:
+    """Write every setting as YAML; ``read_config`` gives an equal configuration back."""
+    write_text(path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+
+
+def read_config(path: Path) -> Config:
+    """Read what ``write_config`` wrote; ConfigError as ``load_config``, or for a file that is not there."""
+    if not path.is_file():
+        raise ConfigError(f"{path}: expected a configuration, found no such file; write one with write_config")
+    values = _read_yaml(path)
+    return _validated(str(values.pop("profile", None)), values)
 
 
 def _validated(profile: str, values: dict[str, Any]) -> Config:

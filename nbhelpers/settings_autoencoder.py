@@ -12,6 +12,8 @@ Architecture = Literal["cnn", "resnet", "vit", "unet_lite", "unet", "reversed", 
 Head = Literal["pixel_l1", "pixel_l2", "ssim", "feature"]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
+#: Settings of the training that change nothing of what is learned.
+BOOKKEEPING = frozenset({"trackers", "keep_checkpoints", "checkpoint_every"})
 Channels = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 
 

@@ -6,7 +6,6 @@ otherwise. So every notebook runs alone and in any order, and a killed run goes 
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,16 +23,12 @@ from nbhelpers.evaluation.scenarios import GLOBAL, SCENARIOS, fit_domains
 from nbhelpers.evaluation.threshold_rules import get_rule
 from nbhelpers.files import read_json, write_text
 from nbhelpers.models.detector import Detector, Predictions
+from nbhelpers.models.factory import method_settings, new_detector
 from nbhelpers.models.storage import SETTINGS_FILE
 from nbhelpers.runtime import pick_device, set_seed
 from nbhelpers.study_data import StudyData
 
 T = TypeVar("T")
-#: Method name to the module and class of its detector.
-DETECTORS = {
-    "patchcore": ("nbhelpers.models.patchcore", "PatchCore"),
-    "padim": ("nbhelpers.models.padim", "Padim"),
-}
 DETECTORS_IN_MEMORY = 4  # a PaDiM of 224 px takes 125 MB
 
 
@@ -85,23 +80,7 @@ class Study(StudyData):
         Raises:
             ConfigError: a method that is not known.
         """
-        if method not in DETECTORS:
-            raise ConfigError(f"unknown method '{method}'; known: {', '.join(DETECTORS)}")
-        # here, since the network libraries take seconds to import and whoever only evaluates needs none
-        from nbhelpers.models.backbones import Backbone
-
-        module, kind = DETECTORS[method]
-        config, settings = self.config, self._settings(method)
-        backbone = Backbone(config.backbone.name, settings.pop("layers"), config.backbone.weights)
-        return getattr(importlib.import_module(module), kind)(
-            backbone, image_size=config.data.image_size, smoothing_sigma=config.smoothing_sigma,
-            seed=config.seed if seed is None else seed, device=self.device, loader=config.loader.model_dump(),
-            **settings,
-        )
-
-    def _settings(self, method: str) -> dict[str, Any]:
-        """The method's own settings; the seeds of its refits are no part of a single detector."""
-        return getattr(self.config, method).model_dump(exclude={"seeds"})
+        return new_detector(self.config, method, self.config.seed if seed is None else seed, self.device)
 
     def training(self, category: str, fitted_on: str) -> list[Sample]:
         """The images that a detector is fitted on, in its order."""
@@ -142,7 +121,7 @@ class Study(StudyData):
             trained_on = dict.fromkeys(self.categories, "clean")
         return self.recipe(
             "detector", method=method, trained_on=[self.domain_digest(*part) for part in trained_on.items()],
-            settings=self._settings(method), backbone=config.backbone.model_dump(), threads=config.threads,
+            settings=method_settings(config, method), backbone=config.backbone.model_dump(), threads=config.threads,
             smoothing_sigma=config.smoothing_sigma, image_size=config.data.image_size,
             batch_size=config.loader.batch_size, device=self.device,
         )

@@ -8,6 +8,7 @@ never differ. `otsu` and `fixed` are last resorts: Otsu splits any set of scores
 value knows nothing of the detector's unit.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -160,7 +161,14 @@ CALIBRATED_RULES = tuple(name for name, rule in RULES.items() if rule.needs != "
 
 
 def get_rule(name: str) -> Rule:
-    """The named rule; raises ConfigError for one that RULES lacks."""
+    """The named rule: one of RULES, or ``percentile_`` and any number in (0, 100).
+
+    Raises:
+        ConfigError: another name.
+    """
+    found = re.fullmatch(r"percentile_(\d+(?:\.\d+)?)", name)
+    if name not in RULES and found and 0 < float(found[1]) < 100:
+        return Rule(name, "good", f"percentile {found[1]} of the good scores", partial(percentile, float(found[1])))
     if name not in RULES:
         raise ConfigError(f"expected a rule of {', '.join(RULES)}, found {name!r}; choose one of them")
     return RULES[name]

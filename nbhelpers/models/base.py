@@ -27,6 +27,8 @@ from nbhelpers.models.distances import map_blocks, single_threaded
 from nbhelpers.models.storage import load_detector, save_detector
 
 AGGREGATIONS = ("max", "mean", "topk")
+#: ``(B, 3, H, W)`` normalised images to anomaly maps, image scores, nearest training images or None.
+Scorer = Callable[[Tensor], tuple[np.ndarray, np.ndarray, np.ndarray | None]]
 IMAGES_AT_ONCE = 4  # in one thread of a CPU: more need more memory and are no faster
 
 
@@ -123,22 +125,31 @@ class ImageDetector(ABC):
             ModelError: not fitted, or fitted with a backbone of other channels.
             DataError: no image, or one that cannot be read.
         """
+        return self.predict_by({"": self.score}, samples)[""]
+
+    def predict_by(self, scorers: Mapping[str, Scorer], samples: Sequence[Sample]) -> dict[str, Predictions]:
+        """What each scorer says of the images, which are read once; see ``predict`` and ``score``."""
         self.tensors()
         size = (len(samples), self.image_size, self.image_size)
-        maps, masks = np.empty(size, np.float32), np.empty(size, np.uint8)
-        scores, labels = np.empty(len(samples), np.float32), np.empty(len(samples), np.int64)
-        valid, nearest = np.empty(len(samples), bool), []
+        maps = {name: np.empty(size, np.float32) for name in scorers}
+        scores = {name: np.empty(len(samples), np.float32) for name in scorers}
+        nearest: dict[str, list[np.ndarray]] = {name: [] for name in scorers}
+        masks, labels, valid = np.empty(size, np.uint8), np.empty(len(samples), np.int64), np.empty(len(samples), bool)
         filled = 0
         for batch in self.batches(samples, "predict", "test"):
             here = slice(filled, filled := filled + len(batch.samples))
-            maps[here], scores[here], sources = self.score(batch.images)
+            for name, score in scorers.items():
+                maps[name][here], scores[name][here], sources = score(batch.images)
+                nearest[name] += [] if sources is None else [sources]
             masks[here], labels[here] = batch.masks, batch.labels
             # an anomalous image without any defect pixel: the defect left the frame
             valid[here] = batch.has_mask & ((batch.labels == 0) | batch.masks.flatten(1).any(dim=1))
-            nearest += [] if sources is None else [sources]
         types, ids = tuple(s.defect_type for s in samples), tuple(s.id for s in samples)
-        together = np.concatenate(nearest) if nearest else None
-        return Predictions(scores, maps, masks, valid, labels, types, ids, together)
+        return {
+            name: Predictions(scores[name], maps[name], masks, valid, labels, types, ids,
+                              np.concatenate(nearest[name]) if nearest[name] else None)
+            for name in scorers
+        }
 
     def aggregate(self, scores: Tensor) -> Tensor:
         """Image scores ``(B,)`` from ``(B, n)`` scores, by ``aggregation``."""

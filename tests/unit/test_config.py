@@ -5,7 +5,7 @@ import typing
 import pytest
 from pydantic import ValidationError
 
-from nbhelpers.config import ROOT, load_config, profiles
+from nbhelpers.config import ROOT, load_config, preset_for, presets, profiles, read_config, write_config
 from nbhelpers.data.shift_parameters import GROUPS, PARTS
 from nbhelpers.errors import ConfigError
 from nbhelpers.settings import ShiftPart
@@ -37,6 +37,9 @@ def test_the_reference_study_is_what_mvtec_says():
     ({"data.categories": "zipper"}, "wanted a valid list, found 'zipper'"),
     ({"splits.groups": {"a": {"pattern": "(", "max_gap": 0}}}, "a regular expression"),
     ({"profile": "mvtec"}, "chosen by --profile"),
+    ({"preset": "hazel"}, "'preset': wanted none or one of capsule, hazelnut.*found 'hazel'"),
+    ({"autoencoder.networks.cnn.dropouts": 0.1}, "did you mean autoencoder.networks.cnn.dropout"),
+    ({"autoencoder.search.learning_rate": [0.1, 0.01]}, r"\[low, high\] with low < high"),
 ])
 def test_mistakes_are_named_in_one_line(overrides, said):
     with pytest.raises(ConfigError, match=said) as error:
@@ -76,3 +79,37 @@ def test_the_digest_sees_every_other_setting():
 
 def test_shift_parts_are_those_of_the_shift():
     assert set(typing.get_args(ShiftPart)) == {*PARTS, *GROUPS}
+
+
+@pytest.mark.parametrize(("name", "row"), [  # FEATURES F094
+    ("capsule", (256, 1e-4, 32, "percentile_95", 0.3, 0.0)), ("hazelnut", (512, 8e-5, 32, "percentile_96", 0.4, 0.0)),
+    ("screw", (256, 1e-4, 32, "percentile_94", 0.2, 0.1)), ("multi", (512, 1e-4, 32, "percentile_95", 0.3, 0.0)),
+])
+def test_presets_are_the_table_s_rows(name, row):
+    config = load_config("tiny", {"preset": preset_for(name)})
+    training, networks = config.autoencoder.training, config.autoencoder.networks
+    assert networks.cnn.latent == networks.reversed.bottleneck == 8 * networks.unet_lite.base == row[0]
+    assert (training.learning_rate, training.batch_size, config.evaluation.threshold_rule) == row[1:4]
+    assert (training.augmentation_strength, config.autoencoder.loss.edge) == row[4:]
+
+
+def test_presets_are_all_valid_and_an_unknown_category_gets_multi():
+    assert preset_for("toothbrush") == "multi" and load_config("tiny").preset == "none"
+    for name in presets():
+        assert load_config("tiny", {"preset": name}).preset == name
+    multi, debug = (load_config("tiny", {"preset": name}).autoencoder for name in ("multi", "debug"))
+    assert (multi.training.epochs, multi.training.patience, multi.loss.perceptual, multi.loss.ssim) == (150, 20, 0.15, 0.3)
+    assert (debug.training.batch_size, debug.training.epochs) == (4, 5)
+    single = load_config("tiny", {"preset": "debug", "autoencoder.training.epochs": 2})
+    assert single.autoencoder.training.epochs == 2 and single.autoencoder.training.batch_size == 4
+
+
+def test_a_configuration_survives_a_file(tmp_path):
+    config = load_config("folder", {"preset": "screw", "splits.groups": {"a": {"pattern": r"(\d+)", "max_gap": 3}}})
+    write_config(config, tmp_path / "config.yaml")
+    assert read_config(tmp_path / "config.yaml") == config
+    (tmp_path / "config.yaml").write_text("seed: 1\n")
+    with pytest.raises(ConfigError, match="Field required|setting"):
+        read_config(tmp_path / "config.yaml")
+    with pytest.raises(ConfigError, match="none.yaml: expected a configuration, found no such file"):
+        read_config(tmp_path / "none.yaml")

@@ -1,0 +1,235 @@
+"""An autoencoder as a detector: a network that is trained on good images, and a residual that scores.
+
+What a network has learned of good images it can reconstruct, a defect it cannot, or so the idea goes: a network
+that copies its input reconstructs defects as well (FEATURES P30). So how the image and its reconstruction are
+compared, the *head*, is a choice of its own, and several are meant to be looked at side by side.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nbhelpers.config import digest
+from nbhelpers.data.images import SampleDataset
+from nbhelpers.data.layout import Sample
+from nbhelpers.data.preprocess import denormalize
+from nbhelpers.errors import DataError, ModelError
+from nbhelpers.files import hash_file
+from nbhelpers.models.autoencoders.base import PIXELS
+from nbhelpers.models.autoencoders.registry import build_network
+from nbhelpers.models.backbones import Backbone
+from nbhelpers.models.base import ImageDetector, Scorer
+from nbhelpers.models.detector import Predictions
+from nbhelpers.models.losses import build_loss
+from nbhelpers.models.residuals import HEADS, Residual, morphology
+from nbhelpers.models.storage import load_detector, save_detector
+from nbhelpers.models.training.trainer import train
+from nbhelpers.settings import BackboneConfig
+from nbhelpers.settings_autoencoder import BOOKKEEPING, AutoencoderConfig
+
+#: Share of the mean deviation that is added to each place's, so that a place that never varies is not divided by 0.
+FLOOR = 0.1
+
+
+class Autoencoder(ImageDetector):
+    """An autoencoder with one of the registry's networks.
+
+    Args:
+        architecture: The network's name, see ``autoencoders.registry``.
+        options: Its sizes and head, the loss, the training and the scoring, as in ``configs/autoencoder.yaml``.
+        backbone: The network that the feature head and the perceptual loss look through.
+        image_size: Side of the square images, pixels.
+        runs: Folder below which each training keeps its checkpoints and history, so that one that was killed goes on
+            and one that is done is not repeated; None keeps nothing.
+        **shared: See ``ImageDetector``; ``aggregation`` is over the pixels of the finished anomaly map.
+
+    Attributes:
+        history: After ``fit``: one row an epoch (losses, learning rate, gradient norm, seconds).
+        stats: After ``fit``: n_parameters, and what the training says of itself.
+
+    Raises:
+        ConfigError: a setting out of range, or an image size that does not fit the network.
+    """
+
+    kind = "autoencoder 1"
+    normalization = PIXELS.normalization
+    settings = (*ImageDetector.settings, "architecture")
+
+    def __init__(self, architecture: str, options: AutoencoderConfig, backbone: BackboneConfig, image_size: int = 224,
+                 runs: Path | None = None, **shared: Any) -> None:
+        self.name = f"ae_{architecture}"
+        super().__init__(image_size, **shared)
+        self.architecture, self.options, self.backbone, self.runs = architecture, options, backbone, runs
+        self.choice = getattr(options.networks, architecture)
+        self.sizes = self.choice.model_dump(exclude={"head", "corruption"})
+        self.network = build_network(architecture, image_size, seed=self.seed, **self.sizes).to(self.device).eval()
+        self.history: list[dict[str, float]] = []
+        self._residuals: dict[str, Residual] = {}
+        self._normal: dict[str, Tensor] = {}
+        self._is_fitted = False
+
+    def residual(self, head: str) -> Residual:
+        """The comparison of an image with its reconstruction that ``head`` names."""
+        if head not in self._residuals:
+            backbone = self._backbone(self.options.scoring.feature_layers) if head == "feature" else None
+            self._residuals[head] = Residual(head, backbone).to(self.device)
+        return self._residuals[head]
+
+    def _backbone(self, layers: Sequence[str]) -> Backbone:
+        return Backbone(self.backbone.name, layers, self.backbone.weights)
+
+    # -- fit ----------------------------------------------------------------------------------------
+
+    def fit(self, samples: Sequence[Sample]) -> Autoencoder:
+        """Train on good images; a share of them is held out for early stopping, no other image is looked at.
+
+        Raises:
+            DataError: fewer than two images, an anomalous one, or one that cannot be read.
+            ModelError: the loss is not finite, or pretrained weights are missing.
+            ResourceError: not even one image fits in the device's memory.
+        """
+        if not samples:
+            raise DataError(f"{self.name}: expected at least one image, found none; check the split")
+        SampleDataset(samples, self.image_size, phase="train")  # refuses defects
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = (self.runs or Path(temporary)) / f"{self.architecture}_{digest(self.training_recipe(samples))}"
+            self.network = build_network(self.architecture, self.image_size, seed=self.seed, **self.sizes)
+            criterion = build_loss(self.options.loss, self._backbone)
+            trained = train(
+                self.network, criterion, samples, self.options.training, corruption=self.choice.corruption,
+                seed=self.seed, device=str(self.device), loader=self.loader, folder=folder,
+            )
+        self.network.to(self.device).eval()
+        self.history, self._is_fitted = trained.history, True
+        self.stats = {"n_parameters": self.network.n_parameters, **trained.stats}
+        self._normal = self._normal_residuals(samples) if self.options.scoring.standardize else {}
+        return self
+
+    def training_recipe(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        """All that the trained weights depend on; the head and what follows it are no part of it."""
+        options = self.options
+        return {
+            "architecture": self.architecture, "sizes": self.sizes, "corruption": self.choice.corruption,
+            "loss": options.loss.model_dump(), "training": options.training.model_dump(exclude=set(BOOKKEEPING)),
+            "backbone": self.backbone.model_dump() if options.loss.perceptual else None,
+            "image_size": self.image_size, "seed": self.seed, "device": str(self.device),
+            "threads": torch.get_num_threads(), "images": [(s.id, hash_file(s.image)) for s in samples],
+        }
+
+    def _normal_residuals(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
+        """Mean and deviation of each head's residual at each pixel over good images, ``(H, W)`` each."""
+        sums = {head: torch.zeros(2, self.image_size, self.image_size, dtype=torch.float64) for head in HEADS}
+        for batch in self.batches(samples, "residuals", "train"):
+            found = self._reconstructions(batch.images)
+            for head, total in sums.items():
+                raw = self._compare(head, batch.images, found).double()
+                total += torch.stack([raw.sum(0), raw.square().sum(0)])
+        normal = {}
+        for head, (first, second) in sums.items():
+            mean = first / len(samples)
+            deviation = (second / len(samples) - mean.square()).clamp(min=0).sqrt()
+            normal[f"mean.{head}"] = mean.float()
+            normal[f"deviation.{head}"] = (deviation + FLOOR * deviation.mean() + torch.finfo(torch.float32).eps).float()
+        return normal
+
+    # -- predict ------------------------------------------------------------------------------------
+
+    def score(self, images: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        return self._by_head(self.choice.head, images, self._reconstructions(images))
+
+    def predict_heads(self, samples: Sequence[Sample], heads: Sequence[str]) -> dict[str, Predictions]:
+        """What ``predict`` would say with each head; every image is reconstructed once."""
+        last: list[Tensor] = []  # the batch at hand, and its reconstructions
+
+        def scorer(head: str) -> Scorer:
+            def score(images: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+                if not last or last[0] is not images:
+                    last[:] = [images, self._reconstructions(images)]
+                return self._by_head(head, images, last[1])
+
+            return score
+
+        return self.predict_by({head: scorer(head) for head in heads}, samples)
+
+    def reconstruct(self, samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray]:
+        """Images and their reconstructions, ``(N, 3, H, W)`` float32 in [-1, 1]."""
+        self.tensors()
+        pairs = [(batch.images, self._reconstructions(batch.images))
+                 for batch in self.batches(samples, "reconstruct", "test")]
+        images, found = (torch.cat(part).numpy() for part in zip(*pairs, strict=True))
+        return images, found
+
+    def _reconstructions(self, images: Tensor) -> Tensor:
+        return self.in_parts(self.network.reconstruct, images).cpu()
+
+    @torch.no_grad()
+    def _compare(self, head: str, images: Tensor, reconstructions: Tensor) -> Tensor:
+        """Residuals ``(B, H, W)`` on the CPU."""
+        residual, pairs = self.residual(head), torch.cat([images, reconstructions], dim=1)
+        return self.in_parts(lambda pair: residual(pair[:, :3], pair[:, 3:]), pairs).cpu()
+
+    def _by_head(self, head: str, images: Tensor, reconstructions: Tensor) -> tuple[np.ndarray, np.ndarray, None]:
+        """The one way from a residual to an anomaly map and an image score, which is taken from that map."""
+        maps = self._compare(head, images, reconstructions)
+        if self._normal:
+            maps = (maps - self._normal[f"mean.{head}"]) / self._normal[f"deviation.{head}"]
+        maps = self.smooth(morphology(maps.numpy(), self.options.scoring.morphology))
+        return maps, self.aggregate(torch.from_numpy(maps).flatten(1)).numpy(), None
+
+    # -- save and load ------------------------------------------------------------------------------
+
+    def tensors(self) -> dict[str, Tensor]:
+        if not self._is_fitted:
+            raise ModelError(f"{self.name}: expected a trained network, found none; call fit or load first")
+        weights = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        return weights | {f"normal.{name}": tensor for name, tensor in self._normal.items()}
+
+    def restore(self, tensors: Mapping[str, Tensor], path: Path) -> None:
+        parts: dict[str, dict[str, Tensor]] = {"network": {}, "normal": {}}
+        for name, tensor in tensors.items():
+            part, _, rest = name.partition(".")
+            parts.setdefault(part, {})[rest] = tensor
+        wanted = {name: tuple(tensor.shape) for name, tensor in self.network.state_dict().items()}
+        found = {name: tuple(tensor.shape) for name, tensor in parts["network"].items()}
+        if wanted != found:
+            differ = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+            raise ModelError(f"{path}: expected the tensors of network {self.architecture}, found others ({differ[0]}: "
+                             f"expected {wanted.get(differ[0])}, found {found.get(differ[0])}); fit it again")
+        self.network.load_state_dict(parts["network"])
+        self._normal, self._is_fitted = {name: tensor.cpu() for name, tensor in parts["normal"].items()}, True
+
+    def save(self, path: Path) -> None:
+        """Write the folder ``path``: the network's best weights, the options, the history of the training."""
+        save_detector(path, self.kind, self.tensors(), {
+            "settings": {name: getattr(self, name) for name in self.settings},
+            "options": self.options.model_dump(mode="json"), "backbone": self.backbone.model_dump(),
+            "loader": self.loader, "stats": self.stats, "history": self.history,
+        })
+
+    @classmethod
+    def load(cls, path: Path, device: str | torch.device = "cpu") -> Autoencoder:
+        """Read what ``save`` wrote: same settings, identical scores.
+
+        Raises:
+            ModelError: something is missing, damaged, of another version, or does not fit together.
+        """
+        tensors, stored = load_detector(
+            path, cls.kind, ("settings", "options", "backbone", "loader", "stats", "history"), device
+        )
+        model = cls(options=AutoencoderConfig(**stored["options"]), backbone=BackboneConfig(**stored["backbone"]),
+                    device=device, loader=stored["loader"], **stored["settings"])
+        model.restore(tensors, path)
+        model.stats, model.history = stored["stats"], stored["history"]
+        return model
+
+
+def to_pixels(images: np.ndarray) -> np.ndarray:
+    """``(N, 3, H, W)`` float in [-1, 1] as ``(N, H, W, 3)`` uint8."""
+    return denormalize(images.transpose(0, 2, 3, 1), PIXELS.normalization)

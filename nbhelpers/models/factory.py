@@ -1,0 +1,65 @@
+"""Detectors by method name: the one place that knows which class a method is and which settings are its own."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from nbhelpers.config import Config
+from nbhelpers.errors import ConfigError
+from nbhelpers.models.detector import Detector
+from nbhelpers.settings_autoencoder import BOOKKEEPING
+
+#: Method name to the module and class of its detector.
+DETECTORS = {
+    "patchcore": ("nbhelpers.models.patchcore", "PatchCore"),
+    "padim": ("nbhelpers.models.padim", "Padim"),
+}
+AUTOENCODER = "ae_"  # and the architecture
+
+
+def architecture_of(method: str) -> str | None:
+    """The architecture of an autoencoder's method name, None for another method."""
+    return method.removeprefix(AUTOENCODER) if method.startswith(AUTOENCODER) else None
+
+
+def method_settings(config: Config, method: str) -> dict[str, Any]:
+    """A method's own settings, without those that change no score of a single detector.
+
+    Raises:
+        ConfigError: a method that is not known.
+    """
+    architecture = architecture_of(method)
+    if architecture is None:
+        if method not in DETECTORS:
+            raise ConfigError(f"unknown method '{method}'; known: {', '.join(DETECTORS)}, ae_<architecture>")
+        return getattr(config, method).model_dump(exclude={"seeds"})  # those of its refits
+    options = config.autoencoder.model_dump(exclude={
+        "architectures": True, "networks": True, "search": True, "training": set(BOOKKEEPING),
+    })
+    return {**options, "network": getattr(config.autoencoder.networks, architecture).model_dump()}
+
+
+def new_detector(config: Config, method: str, seed: int, device: str) -> Detector:
+    """An unfitted detector with the configured settings.
+
+    Raises:
+        ConfigError: a method that is not known, or a setting that does not fit.
+    """
+    settings, architecture = method_settings(config, method), architecture_of(method)
+    shared = {"image_size": config.data.image_size, "smoothing_sigma": config.smoothing_sigma, "seed": seed,
+              "device": device, "loader": config.loader.model_dump()}
+    # here, since the network libraries take seconds to import and whoever only evaluates needs none
+    if architecture is not None:
+        from nbhelpers.models.autoencoder import Autoencoder
+
+        scoring = config.autoencoder.scoring
+        return Autoencoder(
+            architecture, config.autoencoder, config.backbone, runs=config.output_dir / "training",
+            aggregation=scoring.aggregation, topk_percentile=scoring.topk_percentile, **shared,
+        )
+    from nbhelpers.models.backbones import Backbone
+
+    module, kind = DETECTORS[method]
+    backbone = Backbone(config.backbone.name, settings.pop("layers"), config.backbone.weights)
+    return getattr(importlib.import_module(module), kind)(backbone, **shared, **settings)
