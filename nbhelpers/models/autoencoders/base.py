@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from nbhelpers.data.preprocess import value_range
@@ -83,9 +85,25 @@ class BaseAutoencoder(nn.Module, ABC):
         """
         self.check(images)
         if self.gradient_checkpointing and self.training:
-            latent = checkpoint(self.encode, images, use_reentrant=False)
-            return checkpoint(self.decode, latent, use_reentrant=False)
+            latent = self._checkpointed(self.encode, images)
+            return self._checkpointed(self.decode, latent)
         return self.decode(self.encode(images))
+
+    def _checkpointed(self, part: Callable[[Any], Any], value: Any) -> Any:
+        return checkpoint(part, value, use_reentrant=False, context_fn=lambda: (nullcontext(), self._recomputing()))
+
+    @contextmanager
+    def _recomputing(self) -> Iterator[None]:
+        """The second computation of the same batch leaves the running statistics alone: they have seen it."""
+        norms = [module for module in self.modules() if isinstance(module, _BatchNorm)]
+        kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+        try:
+            for norm in norms:
+                norm.momentum, norm.num_batches_tracked = 0.0, None
+            yield
+        finally:
+            for norm, (momentum, count) in zip(norms, kept, strict=True):
+                norm.momentum, norm.num_batches_tracked = momentum, count
 
     def check(self, images: Tensor) -> None:
         """Refuse images of another shape."""

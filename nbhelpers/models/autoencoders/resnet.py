@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import timm
 from torch import Tensor, nn
 
@@ -25,7 +27,6 @@ class ResNetAutoencoder(BaseAutoencoder):
     """
 
     name = "resnet"
-    WIDTHS = (256, 128, 64, 32, 16)
 
     def __init__(self, image_size: int, backbone: str = "resnet18", latent: int = 1024) -> None:
         super().__init__(image_size, multiple=32)
@@ -36,9 +37,10 @@ class ResNetAutoencoder(BaseAutoencoder):
         body = timm.create_model(backbone, pretrained=False, num_classes=0, global_pool="")
         channels, side = body.num_features, image_size // 32
         self.encoder = nn.Sequential(body, ToVector(channels, side, latent))
-        up = [ResidualUp(a, b) for a, b in zip((channels, *self.WIDTHS), self.WIDTHS, strict=False)]
+        widths = [max(16, min(channels, 512) >> level) for level in range(6)]  # a resnet50 ends in 2048 channels
         self.decoder = nn.Sequential(
-            FromVector(channels, side, latent), *up, nn.Conv2d(self.WIDTHS[-1], 3, 3, padding=1), PIXELS.activation()
+            FromVector(widths[0], side, latent), *(ResidualUp(a, b) for a, b in itertools.pairwise(widths)),
+            nn.Conv2d(widths[-1], 3, 3, padding=1), PIXELS.activation(),
         )
 
     def encode(self, images: Tensor) -> Tensor:
