@@ -63,7 +63,8 @@ class DiffusionAutoencoder(BaseAutoencoder):
         self.process = DDPMScheduler(timesteps, beta_start=0.1 / timesteps, beta_end=20 / timesteps)
         widths = [dim * mult for mult in mults]
         self.predictor = UNet2DModel(
-            sample_size=image_size, block_out_channels=widths, layers_per_block=1, norm_num_groups=math.gcd(32, dim),
+            sample_size=image_size, block_out_channels=widths, layers_per_block=1,
+            norm_num_groups=math.gcd(32, dim // 4),  # of four channels or more, whatever the multiple
             down_block_types=["DownBlock2D"] * len(mults), up_block_types=["UpBlock2D"] * len(mults),
             attention_head_dim=math.gcd(64, widths[-1]),  # in the middle block only
         )

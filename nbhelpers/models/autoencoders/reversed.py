@@ -57,7 +57,8 @@ class ReversedAutoencoder(BaseAutoencoder):
     def loss(self, inputs: Tensor, targets: Tensor, criterion: Criterion) -> tuple[Tensor, dict[str, Tensor]]:
         """The criterion's loss and ``similarity`` times ``embedding_difference``, which is the part "similarity".
 
-        The encoder is the measure and is not trained by that part: it could shrink its embeddings instead.
+        As the measure the encoder is fixed, or it could shrink its embeddings instead; that part's gradients reach it
+        by way of the reconstruction alone.
         """
         reconstructions = self(inputs)
         total, parts = criterion(reconstructions, targets)
