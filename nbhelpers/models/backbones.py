@@ -1,8 +1,8 @@
 """Frozen pretrained networks that give feature maps by layer name, cut off behind the last layer asked for.
 
-All networks are timm's. `packaged` weights come with a pip package and need no network at run time;
-`imagenet` weights are torchvision's for its ResNets (same tensors, same names) and timm's own for any other
-name. Weights that cannot be had are an error, never a silent random network.
+All networks are timm's but for the perceptual loss's VGG16, torchvision's. `packaged` weights come with a pip package
+and need no network at run time; `imagenet` weights are torchvision's for its ResNets (same tensors, same names) and
+timm's own for any other name. Weights that cannot be had are an error, never a silent random network.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import hashlib
 import importlib.resources
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import timm
 import torch
 from torch import Tensor, nn
-from torchvision.models import get_model_weights
+from torchvision.models import VGG16_Weights, get_model_weights, vgg16
 
+from nbhelpers.data.preprocess import NORMALIZATIONS
 from nbhelpers.errors import ModelError
 
 PACKAGED = {
@@ -35,6 +37,18 @@ TORCHVISION = {
     "wide_resnet50_2": "IMAGENET1K_V1",
 }
 OFFLINE_HINT = "use backbone tf_efficientnet_lite0 with weights 'packaged', which pip has installed"
+
+
+def to_imagenet(images: Tensor, normalization: str) -> Tensor:
+    """``(B, 3, H, W)`` images of another normalisation (see ``preprocess``) in that of ImageNet's networks.
+
+    Its constants are made where the images are, so that none can stay behind on another device (FEATURES P28).
+    """
+    (mean, std), (to_mean, to_std) = (
+        [images.new_tensor(values).view(1, -1, 1, 1) for values in NORMALIZATIONS[mode]]
+        for mode in (normalization, "imagenet")
+    )
+    return (images * std + mean - to_mean) / to_std
 
 
 class Backbone(nn.Module):
@@ -99,6 +113,35 @@ class Backbone(nn.Module):
         return f"{self.name}|{self.weights_id}|{','.join(self.layers)}"
 
 
+class Vgg16(nn.Module):
+    """torchvision's VGG16 up to relu4_3, for a perceptual loss: frozen; four maps, of full to an eighth of the size.
+
+    Raises:
+        ModelError: its weights are not in torchvision's cache and cannot be fetched.
+    """
+
+    #: Index among torchvision's ``features`` to the paper's name.
+    layers: ClassVar[dict[int, str]] = {3: "relu1_2", 8: "relu2_2", 15: "relu3_3", 22: "relu4_3"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        tensors = _from_torchvision("vgg16", VGG16_Weights.IMAGENET1K_V1, "set loss.perceptual_network=backbone")
+        with torch.device("meta"):  # its classifier of 124 million weights is neither drawn nor kept
+            self.features = vgg16().features[: max(self.layers) + 1]
+        kept = {name: tensors[f"features.{name}"] for name in self.features.state_dict()}
+        self.features.load_state_dict(kept, assign=True)
+        self.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Feature maps of ``(B, 3, H, W)`` images in ImageNet's normalisation, by layer name."""
+        maps = {}
+        for index, layer in enumerate(self.features):
+            images = layer(images)
+            if index in self.layers:
+                maps[self.layers[index]] = images
+        return maps
+
+
 def _build(name: str, weights: str, seed: int) -> tuple[nn.Module, str]:
     """The whole network with its weights, and where they come from."""
     if not timm.is_model(name):
@@ -159,8 +202,8 @@ def _load_packaged(network: nn.Module, name: str) -> str:
     return f"packaged:{path.name}"
 
 
-def _from_torchvision(name: str, member: object) -> dict[str, Tensor]:
-    """torchvision's tensors, from its cache or the network."""
+def _from_torchvision(name: str, member: object, hint: str = OFFLINE_HINT) -> dict[str, Tensor]:
+    """torchvision's tensors, from its cache or the network; ``hint`` says what to use instead."""
     cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(member.url).name
     if cached.exists() and not _is_intact(cached):
         raise ModelError(f"weights {member.name} of {name}: {cached} is damaged; remove it and run again")
@@ -169,7 +212,7 @@ def _from_torchvision(name: str, member: object) -> dict[str, Tensor]:
     except OSError as error:  # URLError is one
         raise ModelError(
             f"weights {member.name} of {name}: {cached} is missing and {member.url} cannot be fetched "
-            f"({error}); download it to that place, or {OFFLINE_HINT}"
+            f"({error}); download it to that place, or {hint}"
         ) from error
 
 

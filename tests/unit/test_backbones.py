@@ -2,14 +2,16 @@
 
 import socket
 
+import numpy as np
 import pytest
 import timm
 import torch
 import torchvision
 
+from nbhelpers.data.preprocess import NORMALIZATIONS, normalize_image
 from nbhelpers.errors import ModelError
 from nbhelpers.models import backbones
-from nbhelpers.models.backbones import Backbone
+from nbhelpers.models.backbones import Backbone, Vgg16, to_imagenet
 
 LITE = "tf_efficientnet_lite0"
 
@@ -193,3 +195,35 @@ def test_packaged_weights_that_do_not_fit_are_an_error(monkeypatch):
 def test_wrong_arguments_are_refused(arguments, message):
     with pytest.raises(ModelError, match=message):
         Backbone(*arguments)
+
+
+@pytest.mark.parametrize("mode", sorted(set(NORMALIZATIONS) - {"gray"}))
+def test_to_imagenet_agrees_with_the_normalisation_of_pixels(mode):
+    image = np.random.default_rng(0).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    other, wanted = (torch.from_numpy(normalize_image(image, m)).permute(2, 0, 1)[None] for m in (mode, "imagenet"))
+    torch.testing.assert_close(to_imagenet(other, mode), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_vgg16_gives_torchvision_s_maps_behind_four_relus(monkeypatch):
+    layers = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["D"], batch_norm=False)[:23]
+    draw = torch.Generator().manual_seed(0)
+    for parameter in layers.parameters():
+        parameter.data.normal_(0, 0.05, generator=draw)
+    tensors = {f"features.{name}": tensor for name, tensor in layers.state_dict().items()}
+    unused = {"features.24.weight": torch.zeros(1), "classifier.0.weight": torch.zeros(1)}
+    monkeypatch.setattr(backbones, "_from_torchvision", lambda name, member, hint: tensors | unused)
+    state = torch.get_rng_state()
+    network = Vgg16()
+    assert torch.get_rng_state().equal(state)
+    images = random_images(1, 32)
+    maps = network(images)
+    assert {name: tuple(m.shape[1:]) for name, m in maps.items()} == {
+        "relu1_2": (64, 32, 32), "relu2_2": (128, 16, 16), "relu3_3": (256, 8, 8), "relu4_3": (512, 4, 4)}
+    for index, found in zip((3, 8, 15, 22), maps.values(), strict=True):
+        torch.testing.assert_close(found, layers[: index + 1](images.clone()))
+        assert not found.requires_grad
+
+
+def test_offline_and_no_vgg16_is_an_error_with_a_way_out(no_network):
+    with pytest.raises(ModelError, match="vgg16-397923af.pth is missing.*or set loss.perceptual_network=backbone"):
+        Vgg16()
