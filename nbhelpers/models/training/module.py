@@ -22,7 +22,7 @@ ADVICE = ("lower autoencoder.training.learning_rate, set clip_norm to 1 or less,
 
 
 class TrainingModule(lightning.LightningModule):
-    """An autoencoder, what it is compared by, and the images.
+    """An autoencoder, what it is compared by, and the images. Trackers get their numbers from ``History``, not here.
 
     Args:
         network: What is trained.
@@ -84,7 +84,7 @@ class TrainingModule(lightning.LightningModule):
         loss, parts = self.compare(inputs, targets)
         self._check(loss, names)
         values = {"train_loss": loss.detach()} | {f"train_{name}": part.detach() for name, part in parts.items()}
-        self.log_dict(values, on_step=False, on_epoch=True, batch_size=len(targets))
+        self.log_dict(values, on_step=False, on_epoch=True, batch_size=len(targets), logger=False)
         return loss * self.batches.share(index)
 
     def validation_step(self, batch: tuple[Tensor, list[str]], index: int) -> None:
@@ -92,7 +92,7 @@ class TrainingModule(lightning.LightningModule):
         inputs = corrupt(targets, self.corruption, derived_seed(self.seed, "corrupt held-out", index))
         loss, _ = self.compare(inputs, targets)
         self._check(loss, names)
-        self.log("val_loss", loss, batch_size=len(targets))
+        self.log("val_loss", loss, batch_size=len(targets), logger=False)
 
     def configure_gradient_clipping(self, optimizer: Optimizer, *_: Any, **__: Any) -> None:
         """Clip the whole gradient's norm; the largest norm of the epoch, before and after, goes to the history."""
@@ -104,9 +104,9 @@ class TrainingModule(lightning.LightningModule):
             raise ModelError(f"epoch {self.current_epoch + 1}: expected a finite gradient, found norm {norm}; {ADVICE}")
         clipped = nn.utils.get_total_norm([p.grad for p in weights if p.grad is not None])
         for name, value in (("gradient_norm", norm), ("gradient_norm_clipped", clipped)):
-            self.log(name, value, on_step=False, on_epoch=True, reduce_fx="max")
+            self.log(name, value, on_step=False, on_epoch=True, reduce_fx="max", logger=False)
 
     def _check(self, loss: Tensor, names: list[str]) -> None:
         if not torch.isfinite(loss):
-            raise ModelError(f"epoch {self.current_epoch + 1}: expected a finite loss, found {float(loss)} for "
+            raise ModelError(f"epoch {self.current_epoch + 1}: expected a finite loss, found {loss.item()} for "
                              f"{', '.join(names)}; look at these images, or {ADVICE}")

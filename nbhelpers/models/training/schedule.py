@@ -40,10 +40,10 @@ def rate_factor(settings: TrainingConfig, epoch: int) -> float:
 
 
 class Schedule:
-    """Sets the optimiser's rate after each epoch.
+    """Sets the optimiser's rate after each epoch, before the checkpoint.
 
-    Not left to Lightning, which moves its schedulers after the checkpoint of the epoch was written: a training that
-    resumed there would go on with the old rate.
+    Not left to Lightning, which moves a plateau's rate after the checkpoint was written: a training that resumed there
+    would go on with the old one.
     """
 
     def __init__(self, optimizer: Optimizer, settings: TrainingConfig) -> None:

@@ -29,7 +29,8 @@ def make_trackers(settings: TrainingConfig, folder: Path) -> list[Logger]:
         ConfigError: one's package is not installed.
     """
     for name in settings.trackers:
-        if importlib.util.find_spec(name) is None:
+        found = importlib.util.find_spec(name)
+        if found is None or found.origin is None:  # a mere folder of that name is no package
             raise ConfigError(f"tracker '{name}': wanted the package {name}, found none; pip install {name} or take it "
                               "out of autoencoder.training.trackers")
     loggers = [_make(name, folder) for name in settings.trackers]
@@ -46,7 +47,8 @@ def _make(name: str, folder: Path) -> Logger:
     if name == "mlflow":
         return MLFlowLogger(PROJECT, run_name=folder.name, tracking_uri=f"sqlite:///{own / 'mlflow.db'}",
                             artifact_location=(own / "artefacts").resolve().as_uri())
-    return WandbLogger(folder.name, save_dir=own, offline=True, id=folder.name, project=PROJECT)
+    return WandbLogger(folder.name, save_dir=folder, offline=True, id=folder.name, project=PROJECT,
+                       settings={"silent": True, "console": "off"})
 
 
 def show_reconstructions(loggers: Sequence[Logger], network: BaseAutoencoder, images: TrainingImages) -> None:

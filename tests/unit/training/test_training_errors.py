@@ -1,0 +1,106 @@
+"""What a training does when a number, the memory, the device or a package is missing; and what trackers get."""
+
+import importlib.util
+
+import pytest
+import torch
+from torch import nn
+
+from nbhelpers.errors import ConfigError, ModelError, ResourceError
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_and_says_where(run, kit, value):
+    class Fifth(kit.Squares):
+        calls = 0
+
+        def forward(self, *pair):
+            self.calls += 1  # two batches and one of held-out images an epoch
+            loss, parts = super().forward(*pair)
+            return (loss * value if self.calls == 5 else loss), parts
+
+    with pytest.raises(ModelError, match=r"epoch 2: expected a finite loss.*c/train/good/\d.png.*learning_rate.*32"):
+        run("run", criterion=Fifth())
+
+
+def test_a_held_out_loss_that_is_not_finite_stops_too(run, kit):
+    class Third(kit.Squares):
+        calls = 0
+
+        def forward(self, *pair):
+            self.calls += 1
+            loss, parts = super().forward(*pair)
+            return (loss * float("nan") if self.calls == 3 else loss), parts
+
+    with pytest.raises(ModelError, match="epoch 1: expected a finite loss"):
+        run("run", criterion=Third())
+
+
+def test_a_gradient_that_is_not_finite_stops(run):
+    class Root(nn.Module):  # finite at 0, its slope is not
+        def forward(self, reconstructions, targets):
+            return (reconstructions * 0).abs().sum().sqrt(), {}
+
+    with pytest.raises(ModelError, match="epoch 1: expected a finite gradient"):
+        run("run", criterion=Root())
+
+
+def test_out_of_memory_halves_the_batch_and_keeps_the_step(run, kit, capsys):
+    network, result = run("small", kit.Small(), batch_size=8)
+    assert capsys.readouterr().out.splitlines() == [
+        "training of plain: out of memory with batches of 8; on with 4, 2 a step",
+        "training of plain: out of memory with batches of 4; on with 2, 4 a step",
+    ]
+    twin, other = run("twin", batch_size=2, accumulate=4)
+    assert capsys.readouterr().out == ""
+    assert kit.same_weights(network, twin) and result.stats["batch_size"] == other.stats["batch_size"] == 2
+    with pytest.raises(ResourceError, match="one image of 32 px on cpu.*gradient_checkpointing"):
+        run("none", kit.Small(fits=0), batch_size=2)
+
+
+def test_out_of_memory_later_goes_on_from_the_checkpoint(run, kit):
+    _, whole = run("whole", epochs=3)
+    _, result = run("late", kit.Small(calls=3), epochs=3)  # an epoch is two batches and one held out
+    assert [row["epoch"] for row in result.history] == [1, 2, 3] and result.stats["batch_size"] == 2
+    assert result.history[0]["val_loss"] == whole.history[0]["val_loss"]
+    assert result.history[1]["val_loss"] != whole.history[1]["val_loss"]
+
+
+def test_precision(run, kit):
+    from nbhelpers.models.training.fitting import lightning_precision
+
+    names = [lightning_precision(name, torch.device("cpu")) for name in ("auto", "32", "bf16")]
+    assert names == ["32-true", "32-true", "bf16-mixed"]
+    assert lightning_precision("16", torch.device("cuda")) == "16-mixed"
+    full, _ = run("full", precision="auto")
+    half, result = run("half", precision="bf16")
+    assert all(tensor.dtype == torch.float32 for tensor in half.state_dict().values())
+    assert not kit.same_weights(full, half) and result.history[-1]["val_loss"] < result.history[0]["val_loss"]
+    with pytest.raises(ConfigError, match="precision: expected a CUDA device for 16, found cpu.*bf16 or 32"):
+        run("sixteen", precision="16")
+
+
+def test_tensorboard_has_the_rows_and_the_reconstructions(run, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    _, result = run("run", trackers=("tensorboard",))
+    scalars, images = {}, []
+    for file in (tmp_path / "run" / "tensorboard").glob("events.*"):
+        events = EventAccumulator(str(file)).Reload()
+        scalars |= {tag: events.Scalars(tag) for tag in events.Tags()["scalars"]}
+        images += [image for tag in events.Tags()["images"] for image in events.Images(tag)]
+    for name in ("val_loss", "train_mse", "learning_rate"):
+        assert [event.step for event in scalars[name]] == [1, 2]
+        assert [event.value for event in scalars[name]] == pytest.approx([row[name] for row in result.history])
+    assert [(image.width, image.height) for image in images] == [(36, 70)]  # one held-out image above its twin
+
+
+def test_a_tracker_that_is_not_installed_is_refused_at_once(run, tmp_path, monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: name != "wandb" and found(name, *more) or None)
+    text = r"tracker 'wandb': wanted the package wandb, found none; pip install wandb or take it out"
+    with pytest.raises(ConfigError, match=text):
+        run("run", trackers=("wandb",))
+    assert not list((tmp_path / "run").glob("*"))
