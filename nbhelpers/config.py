@@ -1,6 +1,6 @@
 """The study's configuration: YAML in, one frozen and typed object out; refuses what it does not know.
 
-Order, later wins: ``configs/base.yaml``, ``configs/<family>.yaml`` (patchcore, padim, autoencoder; under the family's name),
+Order, later wins: ``configs/base.yaml``, ``configs/<family>.yaml`` (patchcore, padim, autoencoder; under its name),
 ``configs/<profile>.yaml``, a preset of ``configs/presets.yaml``, the environment variable ``STUDY_WORKSPACE``,
 overrides. No default is written in code, so the YAML files are the whole truth.
 """
@@ -34,7 +34,7 @@ from nbhelpers.settings import (
     ShiftConfig,
     SplitConfig,
 )
-from nbhelpers.settings_autoencoder import AutoencoderConfig
+from nbhelpers.settings_autoencoder import AutoencoderConfig, architecture_of
 
 ROOT = Path(__file__).resolve().parent.parent
 FAMILIES = ("patchcore", "padim", "autoencoder")
@@ -62,6 +62,12 @@ class Config(Settings):
     padim: PadimConfig
     autoencoder: AutoencoderConfig
     evaluation: EvaluationConfig
+
+    @property
+    def architectures(self) -> tuple[str, ...]:
+        """Autoencoders that are looked at one by one: those that are asked for, and those among the methods."""
+        among = (architecture_of(method) for method in self.methods)
+        return tuple(dict.fromkeys([*self.autoencoder.architectures, *(name for name in among if name)]))
 
     @property
     def workspace_dir(self) -> Path:

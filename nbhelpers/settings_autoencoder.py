@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from nbhelpers.settings import Aggregation, Layers, OpenShare, Positive, PositiveInt, Settings, Share
 
@@ -14,7 +14,13 @@ NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
 #: Settings of the training that change nothing of what is learned.
 BOOKKEEPING = frozenset({"trackers", "keep_checkpoints", "checkpoint_every"})
+AUTOENCODER = "ae_"  # an autoencoder's method name: this and the architecture
 Channels = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+
+
+def architecture_of(method: str) -> str | None:
+    """The architecture of an autoencoder's method name, None for another method."""
+    return method.removeprefix(AUTOENCODER) if method.startswith(AUTOENCODER) else None
 
 
 class NetworkConfig(Settings):
@@ -137,6 +143,14 @@ class TrainingConfig(Settings):
     keep_checkpoints: bool
     trackers: tuple[Literal["tensorboard", "mlflow", "wandb"], ...]
 
+    @field_validator("warmup_epochs")
+    @classmethod
+    def _ends(cls, value: int, info: ValidationInfo) -> int:
+        epochs = info.data.get("epochs")  # missing where it is itself refused
+        if epochs is not None and value >= epochs:
+            raise ValueError(f"fewer than epochs ({epochs}), or the full rate is never reached")
+        return value
+
 
 class ScoringConfig(Settings):
     """From a residual to an anomaly map and an image score (F074)."""
@@ -169,7 +183,7 @@ class SearchConfig(Settings):
 class AutoencoderConfig(Settings):
     """Everything about autoencoders; methods ``ae_<architecture>`` share all but their network's section."""
 
-    architectures: Annotated[tuple[Architecture, ...], Field(min_length=1)]
+    architectures: tuple[Architecture, ...]
     networks: NetworksConfig
     loss: LossConfig
     training: TrainingConfig

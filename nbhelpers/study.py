@@ -17,7 +17,6 @@ from nbhelpers import artefacts
 from nbhelpers.config import Config, digest, load_config
 from nbhelpers.data.layout import Sample
 from nbhelpers.data.splits import group_keys
-from nbhelpers.errors import ConfigError
 from nbhelpers.evaluation.conformal import assign_folds
 from nbhelpers.evaluation.scenarios import GLOBAL, SCENARIOS, fit_domains
 from nbhelpers.evaluation.threshold_rules import get_rule

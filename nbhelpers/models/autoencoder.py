@@ -78,12 +78,12 @@ class Autoencoder(ImageDetector):
     def residual(self, head: str) -> Residual:
         """The comparison of an image with its reconstruction that ``head`` names."""
         if head not in self._residuals:
-            backbone = self._backbone(self.options.scoring.feature_layers) if head == "feature" else None
-            self._residuals[head] = Residual(head, backbone).to(self.device)
+            self._residuals[head] = Residual(head, self._eyes() if head == "feature" else None).to(self.device)
         return self._residuals[head]
 
-    def _backbone(self, layers: Sequence[str]) -> Backbone:
-        return Backbone(self.backbone.name, layers, self.backbone.weights)
+    def _eyes(self) -> Backbone:
+        """The network that the feature head and the perceptual loss look through."""
+        return Backbone(self.backbone.name, self.options.scoring.feature_layers, self.backbone.weights)
 
     # -- fit ----------------------------------------------------------------------------------------
 
@@ -101,7 +101,7 @@ class Autoencoder(ImageDetector):
         with tempfile.TemporaryDirectory() as temporary:
             folder = (self.runs or Path(temporary)) / f"{self.architecture}_{digest(self.training_recipe(samples))}"
             self.network = build_network(self.architecture, self.image_size, seed=self.seed, **self.sizes)
-            criterion = build_loss(self.options.loss, self._backbone)
+            criterion = build_loss(self.options.loss, self._eyes)
             trained = train(
                 self.network, criterion, samples, self.options.training, corruption=self.choice.corruption,
                 seed=self.seed, device=str(self.device), loader=self.loader, folder=folder,
@@ -115,10 +115,11 @@ class Autoencoder(ImageDetector):
     def training_recipe(self, samples: Sequence[Sample]) -> dict[str, Any]:
         """All that the trained weights depend on; the head and what follows it are no part of it."""
         options = self.options
+        eyes = {"backbone": self.backbone.model_dump(), "layers": options.scoring.feature_layers}
         return {
             "architecture": self.architecture, "sizes": self.sizes, "corruption": self.choice.corruption,
             "loss": options.loss.model_dump(), "training": options.training.model_dump(exclude=set(BOOKKEEPING)),
-            "backbone": self.backbone.model_dump() if options.loss.perceptual else None,
+            "perceptual": eyes if options.loss.perceptual else None,
             "image_size": self.image_size, "seed": self.seed, "device": str(self.device),
             "threads": torch.get_num_threads(), "images": [(s.id, hash_file(s.image)) for s in samples],
         }
@@ -165,6 +166,18 @@ class Autoencoder(ImageDetector):
                  for batch in self.batches(samples, "reconstruct", "test")]
         images, found = (torch.cat(part).numpy() for part in zip(*pairs, strict=True))
         return images, found
+
+    @torch.no_grad()
+    def attention(self, samples: Sequence[Sample]) -> np.ndarray:
+        """Attention of a vision transformer's last encoder block, ``(N, heads, P, P)`` for P patches; rows sum to 1.
+
+        Raises:
+            ModelError: the architecture has no attention to show.
+        """
+        if not hasattr(self.network, "attention"):
+            raise ModelError(f"{self.name}: expected a network with attention maps, found {self.architecture}; use ae_vit")
+        return torch.cat([self.network.attention(batch.images.to(self.device)).cpu()
+                          for batch in self.batches(samples, "attention", "test")]).numpy()
 
     def _reconstructions(self, images: Tensor) -> Tensor:
         return self.in_parts(self.network.reconstruct, images).cpu()

@@ -8,19 +8,13 @@ from typing import Any
 from nbhelpers.config import Config
 from nbhelpers.errors import ConfigError
 from nbhelpers.models.detector import Detector
-from nbhelpers.settings_autoencoder import BOOKKEEPING
+from nbhelpers.settings_autoencoder import BOOKKEEPING, architecture_of
 
 #: Method name to the module and class of its detector.
 DETECTORS = {
     "patchcore": ("nbhelpers.models.patchcore", "PatchCore"),
     "padim": ("nbhelpers.models.padim", "Padim"),
 }
-AUTOENCODER = "ae_"  # and the architecture
-
-
-def architecture_of(method: str) -> str | None:
-    """The architecture of an autoencoder's method name, None for another method."""
-    return method.removeprefix(AUTOENCODER) if method.startswith(AUTOENCODER) else None
 
 
 def method_settings(config: Config, method: str) -> dict[str, Any]:

@@ -150,17 +150,24 @@ def training_stats(study: Study) -> pd.DataFrame:
     if any(SCENARIOS[name].fitted_on == GLOBAL for name in study.config.scenarios):
         places += [(method, GLOBAL, GLOBAL) for method in study.config.methods]
     found = []
-    for method, category, fitted_on in places:
-        path = study.model_path(method, category, fitted_on)
-        meta = artefacts.read_sidecar(path)
-        if meta is not None and path.is_dir():
-            found.append({
-                "method": method, "category": category, "fitted_on": fitted_on,
-                **read_json(path / SETTINGS_FILE)["stats"], "device": meta["provenance"]["device"],
-                "peak_memory_mb": meta["provenance"]["peak_memory_mb"],
-                "model_mb": sum(file.stat().st_size for file in path.iterdir()) / 1e6,
-            })
+    for place in places:
+        stats = fitted_stats(study, *place)
+        if stats is not None:
+            found.append({**dict(zip(("method", "category", "fitted_on"), place, strict=True)), **stats})
     return pd.DataFrame(found)
+
+
+def fitted_stats(study: Study, method: str, category: str, fitted_on: str) -> dict[str, Any] | None:
+    """A row of ``training_stats`` without its names; None for a detector that is not fitted."""
+    path = study.model_path(method, category, fitted_on)
+    meta = artefacts.read_sidecar(path)
+    if meta is None or not path.is_dir():
+        return None
+    return {
+        **read_json(path / SETTINGS_FILE)["stats"], "device": meta["provenance"]["device"],
+        "peak_memory_mb": meta["provenance"]["peak_memory_mb"],
+        "model_mb": sum(file.stat().st_size for file in path.iterdir()) / 1e6,
+    }
 
 
 def _provenance(study: Study, scenario: str) -> dict[str, Any]:

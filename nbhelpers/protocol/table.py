@@ -18,7 +18,7 @@ from nbhelpers.study import Study
 
 Rows = list[dict[str, Any]]
 #: Modules of this package that have a ``parts(study)``.
-MODULES = ("cells", "differences", "methods", "thresholds", "pooled", "refits", "errors")
+MODULES = ("cells", "differences", "methods", "thresholds", "pooled", "refits", "errors", "reconstruction")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,138 @@
+"""What reconstruction sees: an autoencoder with each of its heads, the quality of its reconstructions, its cost."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from nbhelpers.config import digest
+from nbhelpers.evaluation.metrics import image_metrics, pixel_metrics
+from nbhelpers.evaluation.scenarios import stated, to_rows
+from nbhelpers.models.detector import Predictions
+from nbhelpers.protocol.cells import fitted_stats
+from nbhelpers.protocol.table import Part, rows
+from nbhelpers.reporting.results import split_metric
+from nbhelpers.settings_autoencoder import AUTOENCODER, architecture_of
+from nbhelpers.study import Study
+
+#: The heads that are put side by side; ``pixel_l1`` ranks much like ``pixel_l2``.
+HEADS = ("pixel_l2", "ssim", "feature")
+METRICS = ("image_auroc", "pixel_auroc", "aupro")
+TIMED_BATCH, TIMED_REPEATS = 8, 5
+
+
+def ranking(predictions: Predictions) -> dict[str, dict[str, Any]]:
+    """Threshold-free metrics of test predictions as entries of the tidy table; without masks image AUROC alone."""
+    values = image_metrics(predictions.labels, predictions.image_scores, threshold=0.0)
+    found = {"image_auroc": stated(values["image_auroc"], len(predictions))}
+    seen = predictions.subset(predictions.pixel_valid)
+    if seen.masks.any():
+        values = pixel_metrics(seen.anomaly_maps, seen.masks)
+        found |= {name: stated(values[name], len(seen)) for name in METRICS if name in values}
+    return found
+
+
+def reconstruction_part(study: Study, architecture: str, category: str) -> Part:
+    """Rows of scenario ``reconstruction``: fitted on clean train; heads on clean test, reconstructions of clean val.
+
+    They judge, nothing is chosen by them.
+    """
+    method = AUTOENCODER + architecture
+
+    def make() -> list[dict[str, Any]]:
+        from nbhelpers.models.residuals import reconstruction_quality  # needs the network libraries
+
+        detector, split = study.detector(method, category), study.split(category)
+        found = {"parameters": stated(detector.network.n_parameters, len(split["train"]))}
+        for head, test in detector.predict_heads(split["test"], HEADS).items():
+            found |= {f"{name}[head={head}]": entry for name, entry in ranking(test).items()}
+        for images, label in (("good", 0), ("defect", 1)):
+            part = [sample for sample in split["val"] if sample.label == label]
+            quality = reconstruction_quality(*map(torch.from_numpy, detector.reconstruct(part)))
+            found |= {f"{name}[images={images}]": stated(values.mean(), len(part)) for name, values in quality.items()}
+        return to_rows("reconstruction", method, category, study.config.seed, found)
+
+    fitted = digest(study.detector_recipe(method, category, "clean"))
+    recipe = study.recipe("rows", part="reconstruction", fitted=fitted, heads=HEADS)
+    return Part(f"reconstruction_{architecture}_{category}", recipe, make)
+
+
+def parts(study: Study) -> list[Part]:
+    """All of this module's rows."""
+    return [reconstruction_part(study, architecture, category)
+            for architecture in study.config.architectures for category in study.categories]
+
+
+def reconstruction_rows(study: Study, architecture: str) -> pd.DataFrame:
+    """``reconstruction_part`` of every category as rows."""
+    return pd.concat([rows(study, reconstruction_part(study, architecture, name)) for name in study.categories],
+                     ignore_index=True)
+
+
+def heads_table(study: Study, architecture: str) -> pd.DataFrame:
+    """An autoencoder's heads beside the study's other methods (head ``own``), on clean test.
+
+    Returns:
+        Columns method, category, head, and ``METRICS`` (NaN where there are no masks).
+    """
+    found = []
+    for row in reconstruction_rows(study, architecture).itertuples():
+        metric, qualifiers = split_metric(row.metric)
+        if "head" in qualifiers:
+            found.append((row.method, row.category, qualifiers["head"], metric, row.value))
+    for method, category in study.cells:
+        if architecture_of(method) is None:
+            own = ranking(study.predictions(method, category, "clean", "clean", "test"))
+            found += [(method, category, "own", metric, entry["value"]) for metric, entry in own.items()]
+    table = pd.DataFrame(found, columns=["method", "category", "head", "metric", "value"])
+    wide = table.pivot(index=["method", "category", "head"], columns="metric", values="value").reset_index()
+    return wide.rename_axis(columns=None).reindex(columns=["method", "category", "head", *METRICS])
+
+
+def quality_table(study: Study, architecture: str) -> pd.DataFrame:
+    """Mean SSIM, MSE and L1 of the reconstructions of clean val, good images and defects apart; pixels in [-1, 1]."""
+    found = []
+    for row in reconstruction_rows(study, architecture).itertuples():
+        metric, qualifiers = split_metric(row.metric)
+        if "images" in qualifiers:
+            found.append((row.category, qualifiers["images"], metric, row.value))
+    table = pd.DataFrame(found, columns=["category", "images", "metric", "value"])
+    return table.pivot(index=["category", "images"], columns="metric", values="value").rename_axis(columns=None)
+
+
+def costs(study: Study) -> pd.DataFrame:
+    """What each autoencoder that is trained cost, a row an architecture and category; nothing is trained for it.
+
+    Returns:
+        Columns architecture, category, parameters, model_mb, epochs, seconds_training, seconds_epoch, forward_ms: a
+        reconstruction of one image in a batch of 8 on the study's device (median of 5).
+    """
+    found = []
+    for architecture in study.config.architectures:
+        for category in study.categories:
+            stats = fitted_stats(study, AUTOENCODER + architecture, category, "clean")
+            if stats is None:
+                continue
+            shown = {name: stats[name] for name in ("model_mb", "epochs", "seconds_training", "seconds_epoch")}
+            found.append({"architecture": architecture, "category": category, "parameters": stats["n_parameters"],
+                          **shown})
+    table = pd.DataFrame(found)
+    times = {name: forward_ms(study, name) for name in dict.fromkeys(table.architecture)}
+    return table.assign(forward_ms=table.architecture.map(times))
+
+
+def forward_ms(study: Study, architecture: str) -> float:
+    """Milliseconds that a reconstruction takes, an image; the weights do not matter for it."""
+    network = study.new_detector(AUTOENCODER + architecture).network
+    size = study.config.data.image_size
+    images = torch.zeros(TIMED_BATCH, 3, size, size, device=study.device)
+    taken = []
+    for _ in range(TIMED_REPEATS + 1):
+        begin = time.perf_counter()
+        network.reconstruct(images).cpu()
+        taken.append(time.perf_counter() - begin)
+    return 1000 * float(np.median(taken[1:])) / TIMED_BATCH
