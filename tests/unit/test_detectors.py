@@ -1,25 +1,69 @@
 """What every detector keeps: the protocol, whole predictions, images that do not depend on their batch, round trips."""
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
+from nbhelpers.config import load_config
 from nbhelpers.errors import ConfigError, DataError, ModelError
+from nbhelpers.models.autoencoder import Autoencoder
+from nbhelpers.models.autoencoders.registry import ARCHITECTURES
 from nbhelpers.models.detector import Detector, Predictions
 from nbhelpers.models.padim import Padim
 from nbhelpers.models.patchcore import PatchCore
 
-SETTINGS = {PatchCore: {"coreset_ratio": 0.25}, Padim: {"n_features": 20}}
+#: The smallest of each architecture, trained for seconds.
+NETWORKS = {
+    "cnn": {"channels": [8, 16], "latent": 16}, "resnet": {"backbone": "test_resnet", "latent": 16},
+    "vit": {"patch": 8, "dim": 32, "depth": 1, "decoder_depth": 1, "heads": 2, "corruption": "none"},
+    "unet_lite": {"base": 8, "corruption": "none"}, "unet": {"channels": [8, 16], "corruption": "none"},
+    "reversed": {"channels": [8, 16], "bottleneck": 16},
+    "diffusion": {"dim": 8, "mults": [1, 2], "steps": 3, "noise_to": 400},
+}
+CHANGES = {
+    "autoencoder.networks": {name: {**sizes, "head": "pixel_l2"} for name, sizes in NETWORKS.items()},
+    "autoencoder.loss": {"ssim": 0.0, "perceptual": 0.0},
+    "autoencoder.training": {"epochs": 6, "batch_size": 4, "warmup_epochs": 0, "learning_rate": 0.005},
+}
 
 
-@pytest.fixture(scope="module", params=SETTINGS, ids=lambda kind: kind.name)
-def kind(request):
-    return request.param
+@dataclass(frozen=True)
+class Kind:
+    """How one of the nine is made: ``new(size, **options)``; ``options`` are those of its own."""
+
+    name: str
+    cls: type
+    arguments: tuple[Any, ...]
+    options: dict[str, Any]
+
+    def new(self, image_size: int = 64, **options: Any) -> Detector:
+        return self.cls(*self.arguments, image_size=image_size, **self.options, **options)
+
+    @property
+    def load(self):
+        return self.cls.load
+
+
+def kinds(backbone) -> dict[str, Kind]:
+    config = load_config("tiny", CHANGES)
+    found = [Kind("patchcore", PatchCore, (backbone,), {"coreset_ratio": 0.25}),
+             Kind("padim", Padim, (backbone,), {"n_features": 20})]
+    found += [Kind(f"ae_{name}", Autoencoder, (name, config.autoencoder, config.backbone), {})
+              for name in ARCHITECTURES]
+    return {kind.name: kind for kind in found}
+
+
+@pytest.fixture(scope="module", params=["patchcore", "padim", *(f"ae_{name}" for name in ARCHITECTURES)])
+def kind(request, backbone):
+    return kinds(backbone)[request.param]
 
 
 @pytest.fixture(scope="module")
-def fitted(kind, backbone, samples):
-    return kind(backbone, image_size=64, **SETTINGS[kind]).fit(samples["train"])
+def fitted(kind, samples):
+    return kind.new().fit(samples["train"])
 
 
 def test_predictions_are_whole_and_find_the_defect(fitted, samples):
@@ -35,36 +79,37 @@ def test_predictions_are_whole_and_find_the_defect(fitted, samples):
         assert predictions.masks[i][peak] == 1
 
 
-def test_an_image_s_score_does_not_depend_on_the_others(fitted, samples):
+def test_an_image_s_score_does_not_depend_on_the_others(kind, fitted, samples):
     together = fitted.predict(samples["test"])
     for order in ([2], [3, 0, 2, 1]):
         other = fitted.predict([samples["test"][i] for i in order])
         np.testing.assert_allclose(other.image_scores, together.image_scores[order], rtol=1e-4)
         np.testing.assert_allclose(other.anomaly_maps, together.anomaly_maps[order], rtol=1e-3, atol=1e-3)
-    by_three = type(fitted)(fitted.backbone, image_size=64, loader={"batch_size": 3}, **SETTINGS[type(fitted)])
+    by_three = kind.new(loader={"batch_size": 3})
     by_three.restore(fitted.tensors(), "memory")
     np.testing.assert_allclose(by_three.predict(samples["test"]).image_scores, together.image_scores, rtol=1e-4)
 
 
-def test_fit_does_not_depend_on_global_generators(kind, fitted, backbone, samples):
+def test_fit_does_not_depend_on_global_generators(kind, fitted, samples):
     torch.manual_seed(1)
-    again = kind(backbone, image_size=64, **SETTINGS[kind]).fit(samples["train"])
+    again = kind.new().fit(samples["train"])
     state = torch.random.get_rng_state()
-    kind(backbone, image_size=64, **SETTINGS[kind])
+    kind.new()
     assert torch.random.get_rng_state().equal(state), "the global generator was drawn from"
     assert all(again.tensors()[name].equal(tensor) for name, tensor in fitted.tensors().items())
 
 
-def test_round_trip_gives_identical_scores(kind, backbone, samples, tmp_path):
-    model = kind(backbone, 64, aggregation="topk", topk_percentile=0.9, smoothing_sigma=2, seed=3,
-                 loader={"batch_size": 4}, **SETTINGS[kind]).fit(samples["train"])
+def test_round_trip_gives_identical_scores(kind, fitted, samples, tmp_path):
+    model = kind.new(aggregation="topk", topk_percentile=0.9, smoothing_sigma=2, loader={"batch_size": 4})
+    model.restore(fitted.tensors(), "memory")
+    model.stats = fitted.stats
     model.save(tmp_path / "m")
     loaded = kind.load(tmp_path / "m")
     before, after = model.predict(samples["test"]), loaded.predict(samples["test"])
     for name in ("image_scores", "anomaly_maps", "nearest"):
         assert np.array_equal(getattr(before, name), getattr(after, name))
     assert loaded.stats == model.stats and loaded.loader == model.loader
-    assert all(getattr(loaded, name) == getattr(model, name) for name in kind.settings)
+    assert all(getattr(loaded, name) == getattr(model, name) for name in kind.cls.settings)
     before.save(tmp_path / "p.npz")
     stored = Predictions.load(tmp_path / "p.npz")
     assert np.array_equal(stored.nearest, before.nearest) and stored.ids == before.ids
@@ -73,14 +118,14 @@ def test_round_trip_gives_identical_scores(kind, backbone, samples, tmp_path):
 
 def test_another_detector_s_folder_is_refused(kind, fitted, tmp_path):
     fitted.save(tmp_path / "m")
-    (other,) = set(SETTINGS) - {kind}
-    with pytest.raises(ModelError, match=f"expected a stored '{other.name}.*found '{kind.name}.*fit it again"):
+    other = Padim if kind.cls is PatchCore else PatchCore
+    with pytest.raises(ModelError, match=f"expected a stored '{other.kind}.*found '{kind.cls.kind}.*fit it again"):
         other.load(tmp_path / "m")
 
 
-def test_smoothing_and_image_score_are_options_of_all(kind, fitted, backbone, samples):
+def test_smoothing_and_image_score_are_options_of_all(kind, fitted, samples):
     def changed(**options):
-        model = kind(backbone, 64, **SETTINGS[kind], **options)
+        model = kind.new(**options)
         model.restore(fitted.tensors(), "memory")
         return model.predict(samples["test"])
 
@@ -89,8 +134,8 @@ def test_smoothing_and_image_score_are_options_of_all(kind, fitted, backbone, sa
     assert (scores["max"] > scores["mean"]).all() and (scores["topk"] > scores["mean"]).all()
 
 
-def test_bad_input_is_refused(kind, fitted, backbone, samples):
-    fresh = kind(backbone, image_size=64, **SETTINGS[kind])
+def test_bad_input_is_refused(kind, fitted, samples):
+    fresh = kind.new()
     with pytest.raises(DataError, match="good images only"):
         fresh.fit(samples["test"])
     for ask in (fresh.fit, fitted.predict):
@@ -101,6 +146,6 @@ def test_bad_input_is_refused(kind, fitted, backbone, samples):
 
 
 @pytest.mark.parametrize("setting", [{"aggregation": "median"}, {"topk_percentile": 1.0}, {"smoothing_sigma": -1}])
-def test_shared_settings_out_of_range_are_refused(kind, backbone, setting):
+def test_shared_settings_out_of_range_are_refused(kind, setting):
     with pytest.raises(ConfigError, match=f"{kind.name} {next(iter(setting))}: expected"):
-        kind(backbone, **setting)
+        kind.new(**setting)
