@@ -1,0 +1,178 @@
+"""Autoencoders as detectors: heads, residuals in deviations, trainings that are not repeated, the study's scenarios."""
+
+import json
+
+import numpy as np
+import pytest
+
+from nbhelpers.config import load_config
+from nbhelpers.errors import ConfigError, ModelError
+from nbhelpers.evaluation.scenarios import SCENARIOS
+from nbhelpers.models import autoencoder as module
+from nbhelpers.models.autoencoder import FLOOR, Autoencoder, to_pixels
+from nbhelpers.models.factory import method_settings, new_detector
+from nbhelpers.models.residuals import HEADS
+from nbhelpers.protocol import reconstruction
+from nbhelpers.protocol.cells import run_scenario
+from nbhelpers.protocol.table import write_metrics
+from nbhelpers.study import open_study
+
+SMALL = {
+    "autoencoder.networks.cnn": {"channels": [8, 16], "latent": 16, "head": "pixel_l2"},
+    "autoencoder.loss": {"ssim": 0.0, "perceptual": 0.0},
+    "autoencoder.training": {"epochs": 3, "batch_size": 4, "warmup_epochs": 0, "learning_rate": 0.005},
+}
+
+
+def make(runs=None, **changes):
+    config = load_config("tiny", {**SMALL, **changes})
+    return Autoencoder("cnn", config.autoencoder, config.backbone, image_size=64, runs=runs, smoothing_sigma=1.0)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def fitted(samples, runs):
+    return make(runs).fit(samples["train"])
+
+
+def test_predict_is_one_of_the_heads(fitted, samples):
+    by_head = fitted.predict_heads(samples["test"], HEADS)
+    own = fitted.predict(samples["test"])
+    assert list(by_head) == list(HEADS)
+    assert np.array_equal(by_head["pixel_l2"].anomaly_maps, own.anomaly_maps)
+    assert not np.allclose(by_head["ssim"].anomaly_maps, own.anomaly_maps)
+    for said in by_head.values():
+        assert np.array_equal(said.image_scores, said.anomaly_maps.reshape(4, -1).max(axis=1))
+
+
+def test_a_plain_residual_map_by_hand(fitted, samples):
+    images, found = fitted.reconstruct(samples["test"])
+    assert images.shape == found.shape == (4, 3, 64, 64) and max(abs(images).max(), abs(found).max()) <= 1
+    raw = make(**{"autoencoder.scoring.morphology": 0})
+    raw.smoothing_sigma = 0.0
+    raw.restore(fitted.tensors(), "memory")
+    np.testing.assert_allclose(raw.predict(samples["test"]).anomaly_maps, ((images - found) ** 2).mean(axis=1), rtol=1e-4,
+                               atol=1e-6)
+    assert to_pixels(images).dtype == np.uint8 and to_pixels(np.full((1, 3, 2, 2), -1.0)).max() == 0
+
+
+def test_morphology_removes_small_peaks_before_the_image_score(fitted, samples):
+    opened = make(**{"autoencoder.scoring.morphology": 5})
+    opened.restore(fitted.tensors(), "memory")
+    assert (opened.predict(samples["test"]).image_scores <= fitted.predict(samples["test"]).image_scores).all()
+
+
+def test_standardised_residuals_are_deviations_of_the_training_images(samples, runs, tmp_path):
+    model = make(runs, **{"autoencoder.scoring.standardize": True})
+    model.smoothing_sigma = 0.0
+    model.fit(samples["train"])
+    images, found = model.reconstruct(samples["train"])
+    residuals = ((images - found) ** 2).mean(axis=1)
+    deviation = residuals.std(axis=0)
+    expected = (residuals - residuals.mean(axis=0)) / (deviation + FLOOR * deviation.mean())
+    np.testing.assert_allclose(model.predict(samples["train"]).anomaly_maps, expected, rtol=1e-2, atol=1e-2)
+    model.save(tmp_path / "m")
+    loaded = Autoencoder.load(tmp_path / "m")
+    by_head = loaded.predict_heads(samples["test"], ("ssim",))["ssim"]
+    assert np.array_equal(by_head.anomaly_maps, model.predict_heads(samples["test"], ("ssim",))["ssim"].anomaly_maps)
+    assert loaded.history == model.history and loaded.options == model.options
+
+
+def test_another_head_needs_no_second_training(fitted, samples, runs, monkeypatch):
+    before = {path: path.stat().st_mtime_ns for path in runs.rglob("weights.safetensors")}
+    again = make(runs, **{"autoencoder.networks.cnn.head": "ssim", "autoencoder.training.trackers": ["tensorboard"]})
+    again.fit(samples["train"])
+    assert before and before == {path: path.stat().st_mtime_ns for path in runs.rglob("weights.safetensors")}
+    assert all(again.tensors()[name].equal(tensor) for name, tensor in fitted.tensors().items())
+    assert again.history == fitted.history
+    assert not np.allclose(again.predict(samples["test"]).image_scores, fitted.predict(samples["test"]).image_scores)
+
+
+def test_another_seed_image_or_rate_is_another_training(fitted, samples):
+    recipe = fitted.training_recipe(samples["train"])
+    assert make().training_recipe(samples["train"]) == recipe
+    others = [make(**{"autoencoder.training.learning_rate": 0.001}), make(**{"autoencoder.loss.edge": 0.1}),
+              make(**{"autoencoder.networks.cnn.corruption": "mask"})]
+    assert all(other.training_recipe(samples["train"]) != recipe for other in others)
+    assert make().training_recipe(samples["train"][:-1]) != recipe
+    assert make(**{"autoencoder.scoring.morphology": 3, "autoencoder.training.keep_checkpoints": True}
+                ).training_recipe(samples["train"]) == recipe
+
+
+def test_the_history_and_the_stats_say_what_happened(fitted):
+    assert [row["epoch"] for row in fitted.history] == [1, 2, 3]
+    assert fitted.stats["n_images"] + fitted.stats["n_validation"] == 8
+    assert fitted.stats["n_parameters"] == fitted.network.n_parameters
+    assert fitted.stats["best_val_loss"] == min(row["val_loss"] for row in fitted.history)
+
+
+def test_what_does_not_fit_is_refused(fitted, samples, tmp_path):
+    fitted.save(tmp_path / "m")
+    settings = tmp_path / "m" / "settings.json"
+    stored = json.loads(settings.read_text())
+    stored["options"]["networks"]["cnn"]["latent"] = 8
+    settings.write_text(json.dumps(stored))
+    with pytest.raises(ModelError, match="expected the tensors of network cnn, found others .*fit it again"):
+        Autoencoder.load(tmp_path / "m")
+    with pytest.raises(ModelError, match="expected a network with attention maps, found cnn"):
+        fitted.attention(samples["test"])
+    with pytest.raises(ConfigError, match="multiple of 8, found 60; set data.image_size=64"):
+        config = load_config("tiny", SMALL)
+        Autoencoder("cnn", config.autoencoder, config.backbone, image_size=60)
+    with pytest.raises(ConfigError, match="unknown method 'screw'"):
+        method_settings(config, "screw")
+
+
+def test_settings_that_change_no_score_are_no_part_of_the_recipe():
+    def recipe(**changes):
+        return method_settings(load_config("tiny", changes), "ae_cnn")
+
+    assert recipe() == recipe(**{"autoencoder.search.trials": 3, "autoencoder.training.trackers": ["wandb"],
+                                 "autoencoder.networks.vit.dim": 192})
+    assert recipe() != recipe(**{"autoencoder.networks.cnn.head": "ssim"})
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Two methods, one of them an autoencoder, on a handful of drawn images."""
+    return open_study("tiny", {
+        **SMALL, "methods": ["padim", "ae_cnn"], "data.categories": ["hazelnut", "carpet"], "data.image_size": 64,
+        "data.synthetic": {"size": 64, "train_good": 10, "test_good": 4, "per_defect": 2},
+        "padim.n_features": 20, "padim.layers": ["blocks.2"], "evaluation.bootstrap_draws": 100,
+        "autoencoder.architectures": [], "autoencoder.networks.cnn.head": "pixel_l2",
+        "workspace": str(tmp_path_factory.mktemp("workspace")),
+    })
+
+
+def test_every_scenario_takes_an_autoencoder(study):
+    for scenario in study.config.scenarios:
+        table = run_scenario(study, scenario)
+        own = table[(table.method == "ae_cnn") & (table.metric == "image_auroc")]
+        assert set(own.category) == {"hazelnut", "carpet", "macro"} and own.value.between(0, 1).all(), scenario
+    assert set(write_metrics(study).scenario) >= set(SCENARIOS)
+
+
+def test_heads_and_reconstructions_stand_in_the_table(study, monkeypatch):
+    rows = reconstruction.reconstruction_rows(study, "cnn")
+    table = reconstruction.heads_table(study, "cnn")
+    assert len(table) == 2 * len(reconstruction.HEADS) + 2  # three heads, and PaDiM's own, of two categories
+    test = study.predictions("ae_cnn", "carpet", "clean", "clean", "test")
+    own = table[(table.category == "carpet") & (table["head"] == "pixel_l2")].iloc[0]
+    assert own.image_auroc == pytest.approx(reconstruction.ranking(test)["image_auroc"]["value"])
+    quality = reconstruction.quality_table(study, "cnn")
+    good = [s for s in study.split("carpet")["val"] if not s.label]
+    images, found = study.detector("ae_cnn", "carpet").reconstruct(good)
+    assert quality.loc[("carpet", "good"), "mse"] == pytest.approx(((images - found) ** 2).mean(), rel=1e-4)
+    stored = write_metrics(study)
+    assert len(stored[stored.scenario == "reconstruction"]) == len(rows)
+    costs = reconstruction.costs(study)
+    network = new_detector(study.config, "ae_cnn", 42, "cpu").network
+    assert costs.parameters.tolist() == [network.n_parameters] * 2 and (costs.forward_ms > 0).all()
+    # nothing of it is computed twice
+    monkeypatch.setattr(module, "train", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(Autoencoder, "predict_by", lambda *_: pytest.fail("predicted again"))
+    assert reconstruction.reconstruction_rows(study, "cnn").equals(rows)
