@@ -1,6 +1,9 @@
 """What a training does when a number, the memory, the device or a package is missing; and what trackers get."""
 
 import importlib.util
+import signal
+import warnings
+from functools import partial
 
 import pytest
 import torch
@@ -66,6 +69,30 @@ def test_out_of_memory_later_goes_on_from_the_checkpoint(run, kit):
     assert [row["epoch"] for row in result.history] == [1, 2, 3] and result.stats["batch_size"] == 2
     assert result.history[0]["val_loss"] == whole.history[0]["val_loss"]
     assert result.history[1]["val_loss"] != whole.history[1]["val_loss"]
+
+
+def test_ctrl_c_stays_ctrl_c(run):
+    class Interrupted(nn.Module):
+        def forward(self, *_):
+            raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run("run", criterion=Interrupted())
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_says_nothing_but_the_bar(run, capfd, monkeypatch):
+    from nbhelpers.models.training import callbacks
+
+    monkeypatch.setattr(callbacks, "tqdm", partial(callbacks.tqdm, disable=False))  # whatever TQDM_DISABLE says
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run("run")
+    said = capfd.readouterr()
+    assert said.out == "" and "2/2" in said.err and "val_loss=" in said.err
+    assert all(line.startswith("train:") for line in said.err.replace("\r", "\n").splitlines() if line)
+    assert [str(warning.message) for warning in caught if "lightning" in warning.filename] == []
 
 
 def test_precision(run, kit):

@@ -1,0 +1,160 @@
+"""Search for training settings that reconstruct unseen good images well (FEATURES F092); on training images only.
+
+What is lowered is the reconstruction error of good images, since no defect may be looked at before the test. **A lower
+error need not mean a better detector**: a network that copies whatever it sees has none, and finds nothing (P30). The
+search says which settings train well, no more.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from nbhelpers.artefacts import locked
+from nbhelpers.config import digest
+from nbhelpers.data.images import make_loader
+from nbhelpers.data.layout import Sample
+from nbhelpers.errors import ConfigError
+from nbhelpers.files import write_text
+from nbhelpers.models.autoencoders.base import PIXELS, BaseAutoencoder
+from nbhelpers.models.training.batches import derived_seed, hold_out
+from nbhelpers.models.training.trainer import train
+from nbhelpers.settings_autoencoder import SearchConfig, TrainingConfig
+
+if TYPE_CHECKING:
+    import optuna
+
+TRIALS, STORAGE = "trials.csv", "trials.db"
+FEWEST = 3  # trials without which no setting's importance can be told
+
+
+def search(build: Callable[[], BaseAutoencoder], criterion: nn.Module, samples: Sequence[Sample],
+           settings: TrainingConfig, space: SearchConfig, *, corruption: str = "none", seed: int, device: str,
+           loader: Mapping[str, Any], folder: Path) -> pd.DataFrame:
+    """Train ``space.trials`` networks with settings that Optuna's TPE draws, and rank them.
+
+    A share of the samples is held out of all trainings (each of which holds out some more, for its early stopping), and
+    measures them: mean squared error of the reconstructions, pixels in [-1, 1]. It means the same for every loss.
+    A search that was killed goes on in its folder, within the trial too, and draws what it would have drawn. One that
+    is done can be asked for more trials.
+
+    Args:
+        build: Gives the network, untrained, with the same weights each time.
+        criterion: See ``train``.
+        samples: Good training images.
+        settings: What the search does not vary.
+        space: What it varies, and for how long each network is trained.
+        corruption, seed, device, loader: See ``train``.
+        folder: This search's own; its name must change with anything but the number of trials.
+
+    Returns:
+        One row a trial, the best first: rank, trial (from 1), held_out_mse, the settings, epochs, best_epoch, seconds.
+        It is also written, to trials.csv.
+
+    Raises:
+        ConfigError: trainings no longer than the warm-up.
+        DataError, ModelError, ResourceError: see ``train``; the trial that fails ends the search.
+    """
+    if space.epochs <= settings.warmup_epochs:
+        raise ConfigError(f"autoencoder.search.epochs: expected more than training.warmup_epochs "
+                          f"({settings.warmup_epochs}), found {space.epochs}; set search.epochs higher")
+    training, held_out = hold_out(samples, settings.validation_share, seed, "search")
+    with locked(folder):
+        import optuna
+
+        study = open_trials(folder)
+        for left in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):  # of a killed search: we hold the lock
+            study.tell(left.number, state=optuna.trial.TrialState.FAIL)
+        done = len(_finished(study))
+        for index in tqdm(range(done, space.trials), desc="search", unit="trial", initial=done, total=space.trials):
+            # a sampler of each trial's own, since its generator does not outlive a killed process
+            study.sampler = optuna.samplers.TPESampler(seed=derived_seed(seed, "trial", index))
+            trial = study.ask()
+            drawn = settings.model_copy(update={**_draw(trial, space), "epochs": space.epochs, "trackers": ()})
+            network, work = build(), folder / "trial"
+            trained = train(network, criterion, training, drawn, corruption=corruption, seed=seed, device=device,
+                            loader=loader, folder=work / digest(drawn.model_dump()))
+            for name in ("epochs", "best_epoch", "seconds_training"):
+                trial.set_user_attr(name, trained.stats[name])
+            study.tell(trial, _error(network, held_out, drawn.batch_size, device))
+            shutil.rmtree(work)
+            write_text(folder / TRIALS, _table(study).to_csv(index=False, lineterminator="\n"))
+        return _table(study)
+
+
+def open_trials(folder: Path) -> optuna.Study:
+    """The trials in a search's folder, as Optuna knows them; an empty study if there are none."""
+    import optuna
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with _silent():
+        storage = optuna.storages.RDBStorage(f"sqlite:///{(folder / STORAGE).as_posix()}")
+        return optuna.create_study(storage=storage, study_name="search", load_if_exists=True)
+
+
+def importance(study: optuna.Study) -> dict[str, float]:
+    """Share of each setting in what sets the best tenth of the trials apart (PED-ANOVA), largest first, sum 1.
+
+    Of few trials it is a hint at most; of fewer than three nothing is said, the result is empty.
+    """
+    import optuna
+
+    if len(_finished(study)) < FEWEST:
+        return {}
+    found = optuna.importance.get_param_importances(study)
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def _finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    import optuna
+
+    return study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])
+
+
+def _draw(trial: optuna.Trial, space: SearchConfig) -> dict[str, Any]:
+    """A setting of each: rates on a logarithmic scale, choices as they are."""
+    return {
+        "learning_rate": trial.suggest_float("learning_rate", *space.learning_rate, log=True),
+        "weight_decay": trial.suggest_float("weight_decay", *space.weight_decay, log=True),
+        "optimizer": trial.suggest_categorical("optimizer", space.optimizer),
+        "batch_size": trial.suggest_categorical("batch_size", space.batch_size),
+    }
+
+
+def _error(network: BaseAutoencoder, samples: Sequence[Sample], batch_size: int, device: str) -> float:
+    """Mean squared reconstruction error of the samples, pixels in [-1, 1]."""
+    loader = make_loader(samples, network.image_size, batch_size, phase="train", normalization=PIXELS.normalization)
+    errors = [network.reconstruction_error(batch.images.to(device)).cpu() for batch in loader]
+    return float(torch.cat(errors).double().mean())
+
+
+def _table(study: optuna.Study) -> pd.DataFrame:
+    rows = [
+        {"trial": place, "held_out_mse": trial.value, **trial.params, "epochs": trial.user_attrs["epochs"],
+         "best_epoch": trial.user_attrs["best_epoch"], "seconds": trial.user_attrs["seconds_training"]}
+        for place, trial in enumerate(_finished(study), start=1)
+    ]
+    table = pd.DataFrame(rows).sort_values(["held_out_mse", "trial"], ignore_index=True)
+    table.insert(0, "rank", range(1, len(table) + 1))
+    return table
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Optuna's notes off: the bar and the table say the same."""
+    import optuna
+
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
