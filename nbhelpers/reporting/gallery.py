@@ -46,7 +46,8 @@ def one_of_each(samples: Sequence[Sample], count: int) -> list[Sample]:
     return [queue[i] for i in range(rounds) for queue in queues.values() if i < len(queue)][:count]
 
 
-def _grid(rows: int, columns: int, cell: float = 1.5) -> tuple[Figure, np.ndarray]:
+def image_grid(rows: int, columns: int, cell: float = 1.5) -> tuple[Figure, np.ndarray]:
+    """Square axes ``(rows, columns)`` without ticks or frame, ``cell`` inches each."""
     figure, axes = plt.subplots(
         rows, columns, figsize=(cell * columns, (cell + 0.12) * rows), squeeze=False, layout="constrained"
     )
@@ -57,7 +58,8 @@ def _grid(rows: int, columns: int, cell: float = 1.5) -> tuple[Figure, np.ndarra
     return figure, axes
 
 
-def _show(axis: Axes, image: np.ndarray, mask: np.ndarray | None = None, title: str = "") -> None:
+def show_image(axis: Axes, image: np.ndarray, mask: np.ndarray | None = None, title: str = "") -> None:
+    """Draw an image, and the outline of its mask if there is any defect in it."""
     axis.imshow(image)
     if mask is not None and mask.any():
         axis.contour(mask, levels=[0.5], colors=[MASK_COLOR], linewidths=1.2)
@@ -66,11 +68,11 @@ def _show(axis: Axes, image: np.ndarray, mask: np.ndarray | None = None, title: 
 
 def plot_samples(rows: Mapping[str, Sequence[Sample]], masks: bool = True) -> Figure:
     """One named row of samples each; the outline is the ground-truth mask."""
-    figure, axes = _grid(len(rows), max(len(samples) for samples in rows.values()))
+    figure, axes = image_grid(len(rows), max(len(samples) for samples in rows.values()))
     for line, (name, samples) in zip(axes, rows.items(), strict=True):
         for axis, sample in zip(line, samples, strict=False):
             image, mask = load_thumbnail(sample)
-            _show(axis, image, mask if masks else None, sample.defect_type)
+            show_image(axis, image, mask if masks else None, sample.defect_type)
         line[0].set_ylabel(name, fontsize=8)
     return figure
 
@@ -83,9 +85,9 @@ def plot_pairs(clean: Sequence[Sample], shifted: Sequence[Sample], masks: bool =
 def plot_images(images: Mapping[str, np.ndarray], columns: int = 6) -> Figure:
     """Named ``(H, W, 3)`` uint8 images in a grid."""
     rows = -(-len(images) // columns)
-    figure, axes = _grid(rows, min(columns, len(images)))
+    figure, axes = image_grid(rows, min(columns, len(images)))
     for axis, (name, image) in zip(axes.ravel(), images.items(), strict=False):
-        _show(axis, image, title=name)
+        show_image(axis, image, title=name)
     return figure
 
 
@@ -107,14 +109,14 @@ def plot_anomaly_maps(samples: Sequence[Sample], predictions: Predictions, limit
         threshold: The deployed threshold on the image score.
     """
     place = {identity: index for index, identity in enumerate(predictions.ids)}
-    figure, axes = _grid(2, len(samples))
+    figure, axes = image_grid(2, len(samples))
     drawn = None
     for column, sample in enumerate(samples):
         index = place[sample.id]
         score, anomaly_map = predictions.image_scores[index], predictions.anomaly_maps[index]
         image, mask = load_thumbnail(sample, size=anomaly_map.shape[0])
         said = "defect" if score >= threshold else "good"
-        _show(axes[0, column], image, mask, sample.defect_type)
+        show_image(axes[0, column], image, mask, sample.defect_type)
         drawn = axes[1, column].imshow(anomaly_map, cmap=MAP_COLORS, vmin=limits[0], vmax=limits[1])
         right = (score >= threshold) == bool(sample.label)
         axes[1, column].set_title(
@@ -153,22 +155,22 @@ def plot_worlds(columns: Sequence[tuple[Sample, Predictions, Sample, Predictions
     Args:
         columns: Clean sample and the predictions that hold it, shifted twin and its predictions, colour limits.
     """
-    figure, axes = _grid(4, len(columns))
+    figure, axes = image_grid(4, len(columns))
     for column, (clean, clean_predictions, shifted, shifted_predictions, limits) in enumerate(columns):
         for row, sample, predictions in ((0, clean, clean_predictions), (2, shifted, shifted_predictions)):
             anomaly_map = predictions.anomaly_maps[predictions.ids.index(sample.id)]
             image, mask = load_thumbnail(sample)
             title = f"{sample.category}: {sample.defect_type}" if row == 0 else "shifted"
-            _show(axes[row, column], image, mask, title)
+            show_image(axes[row, column], image, mask, title)
             axes[row + 1, column].imshow(anomaly_map, cmap=MAP_COLORS, vmin=limits[0], vmax=limits[1])
     return figure
 
 
 def plot_locations(samples: Sequence[Sample], spread: np.ndarray) -> Figure:
     """Some images, and beside them a number ``(h, w)`` for each location of the feature grid."""
-    figure, axes = _grid(1, len(samples) + 1, cell=2.0)
+    figure, axes = image_grid(1, len(samples) + 1, cell=2.0)
     for axis, sample in zip(axes[0], samples, strict=False):
-        _show(axis, load_thumbnail(sample)[0])
+        show_image(axis, load_thumbnail(sample)[0])
     drawn = axes[0, -1].imshow(spread, cmap="cividis")
     axes[0, -1].set_title("standard deviation of normal features", fontsize=7, pad=2)
     bar = figure.colorbar(drawn, ax=axes[0, -1], shrink=0.8)
@@ -184,10 +186,10 @@ def plot_before_and_after(
     Args:
         columns: Sample, predictions that hold it and their colour limits, other predictions and theirs.
     """
-    figure, axes = _grid(3, len(columns))
+    figure, axes = image_grid(3, len(columns))
     for column, (sample, before, before_limits, after, after_limits) in enumerate(columns):
         image, mask = load_thumbnail(sample)
-        _show(axes[0, column], image, mask, f"{sample.category}: {sample.defect_type}")
+        show_image(axes[0, column], image, mask, f"{sample.category}: {sample.defect_type}")
         for row, predictions, limits in ((1, before, before_limits), (2, after, after_limits)):
             anomaly_map = predictions.anomaly_maps[predictions.ids.index(sample.id)]
             axes[row, column].imshow(anomaly_map, cmap=MAP_COLORS, vmin=limits[0], vmax=limits[1])
@@ -205,12 +207,12 @@ def plot_matches(items: Sequence[tuple[Sample, np.ndarray, float]], categories: 
         categories: Names, in the order of the places.
     """
     columns = max(1, len(items))
-    figure, axes = _grid(2, columns)
+    figure, axes = image_grid(2, columns)
     colors = plt.get_cmap("Set1")(np.arange(len(categories)) % 9)
     for column, (sample, owners, share) in enumerate(items):
         image, mask = load_thumbnail(sample)
-        _show(axes[0, column], image, mask, f"{sample.category}: {sample.defect_type}")
-        _show(axes[1, column], image, mask, f"{share:.0%} elsewhere")
+        show_image(axes[0, column], image, mask, f"{sample.category}: {sample.defect_type}")
+        show_image(axes[1, column], image, mask, f"{share:.0%} elsewhere")
         cells = colors[owners].copy()  # (h, w, 4)
         cells[..., 3] = np.where(owners == categories.index(sample.category), 0.0, 0.6)
         size = image.shape[0]

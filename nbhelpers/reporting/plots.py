@@ -22,11 +22,15 @@ from nbhelpers.evaluation.metrics import decide
 from nbhelpers.evaluation.thresholds import f1_curve
 from nbhelpers.files import replacing
 from nbhelpers.models.detector import Predictions
-from nbhelpers.reporting.results import label
+from nbhelpers.reporting.results import METHOD_ORDER, in_order, label
 
 GOOD_COLOR, DEFECT_COLOR = "#3b7ea1", "#d1495b"
 DOMAIN_COLORS = {"clean": "#3b7ea1", "shift": "#e07b39"}
-METHOD_COLORS = {"patchcore": "#26547c", "padim": "#ef476f", "autoencoder": "#06a77d"}
+#: As far apart as can be, also to those who see no red, green or blue: CIEDE2000 over 13 between any two.
+METHOD_COLORS = {
+    "patchcore": "#26547c", "padim": "#ef476f", "ae_cnn": "#c8961e", "ae_resnet": "#4691a4", "ae_vit": "#755ae2",
+    "ae_unet_lite": "#8bb1aa", "ae_unet": "#826d17", "ae_reversed": "#821717", "ae_diffusion": "#5c3d43",
+}
 #: For methods without a colour of their own; see ``method_colors``.
 SPARE_COLORS = ("#8d5a97", "#c97b12", "#4c956c", "#5f6caf", "#8a3b12", "#2a9d8f", "#6b705c", "#b5179e")
 DPI = 150
@@ -208,7 +212,7 @@ def plot_confusions(predictions: Mapping[str, Predictions], thresholds: Mapping[
 def plot_metric_bars(table: pd.DataFrame, metrics: Sequence[str]) -> Figure:
     """Metrics with their intervals by category, one panel a metric, one colour a method; from the tidy table."""
     figure, axes = panels(len(metrics), width=2.9, height=2.8, columns=4)
-    methods = list(dict.fromkeys(table.method))
+    methods = in_order(dict.fromkeys(table.method), METHOD_ORDER)
     colors = method_colors(methods)
     for axis, metric in zip(axes, metrics, strict=True):
         own = table[table.metric == metric]

@@ -21,10 +21,12 @@ from markupsafe import Markup
 
 from nbhelpers.errors import DataError
 from nbhelpers.evaluation.scenarios import MACRO
+from nbhelpers.models.factory import architecture_of
 from nbhelpers.reporting import findings
 from nbhelpers.reporting.plots import DPI
 from nbhelpers.reporting.report_tables import Cell, Field, ReportTable, all_tables
 from nbhelpers.reporting.results import ALPHA, Number, Results, label
+from nbhelpers.settings_autoencoder import BOOKKEEPING
 
 TEMPLATE = "report.html"
 #: More number columns than this, and intervals stand below their values.
@@ -82,6 +84,7 @@ def build_report(metrics: pd.DataFrame, views: Mapping[str, Mapping[str, Any]], 
         lstrip_blocks=True, keep_trailing_newline=True,
     )
     environment.filters["label"] = label
+    environment.filters["architecture"] = architecture_of
     return environment.get_template(TEMPLATE).render(
         page=page, results=results, find=findings, date=date, facts=facts, config=page.config, alpha=ALPHA,
         protocol={name: views[name]["protocol"] for name in scenarios}, scenarios=scenarios, macro=MACRO,
@@ -158,10 +161,24 @@ class _Page:
 
     def method_settings(self, methods: list[str]) -> list[tuple[str, dict[str, Markup]]]:
         """Each setting of any of the methods, with what each method has for it."""
-        own = {method: _dotted(self.config.get(method, {})) for method in methods}
+        own = {method: _places(self.config, method) for method in methods}
         names = dict.fromkeys(name for settings in own.values() for name in settings)
-        return [(name, {method: self.setting(f"{method}.{name}") for method in own if name in own[method]})
+        names = sorted(names, key=lambda name: "." in name)  # a network's own before those that all share
+        return [(name, {method: self.setting(own[method][name]) for method in own if name in own[method]})
                 for name in names]
+
+
+def _places(config: Mapping[str, Any], method: str) -> dict[str, str]:
+    """Names of a method's settings, each with its dotted place in the configuration."""
+    architecture = architecture_of(method)
+    if architecture is None:
+        return {name: f"{method}.{name}" for name in _dotted(config.get(method, {}))}
+    options = config["autoencoder"]
+    found = {name: f"autoencoder.networks.{architecture}.{name}" for name in options["networks"][architecture]}
+    for section in ("loss", "training", "scoring"):  # all autoencoders share these
+        found |= {f"{section}.{name}": f"autoencoder.{section}.{name}" for name in options[section]
+                  if name not in BOOKKEEPING}
+    return found
 
 
 def _dotted(settings: Mapping[str, Any], start: str = "") -> list[str]:

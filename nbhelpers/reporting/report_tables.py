@@ -83,7 +83,7 @@ class ReportTable:
     @staticmethod
     def words(column: str, cell: Cell) -> str:
         """A cell as it is printed; categories and defect types keep their own names."""
-        if isinstance(cell, str) and column in ("scenario", "method", "metric", "rule"):
+        if isinstance(cell, str) and column in ("scenario", "method", "metric", "rule", "head"):
             return label(cell)
         return "-" if cell is None else str(cell)
 
@@ -287,5 +287,12 @@ def all_tables(metrics: pd.DataFrame) -> dict[str, ReportTable]:
                    ("recall",)) for kind in ("defect_type", "size", "border", "contrast")),
         _listing(results, "errors_shared", "Defect images that every method misses.", [], ("missed_by_all",)),
         _seeds(results),
+        _table("parameters", "Trained parameters of each autoencoder.", ("method", "parameters"),
+               [*{n.method: n for n in results.having("parameters")}.items()]),  # the same for every category
+        _listing(results, "heads", "Heads of each autoencoder on clean test images; they are judged, nothing is "
+                 "chosen by these numbers.", ["head"], ("image_auroc", "pixel_auroc", "aupro")),
+        _listing(results, "reconstruction", "How close reconstructions come to clean validation images, good and "
+                 "defect apart: SSIM is high and MSE and L1 are low where they are close; pixels in [-1, 1]. Nothing "
+                 "is chosen by these numbers.", ["images"], ("ssim", "mse", "l1")),
     ]
     return {table.name: table for table in made if table is not None}

@@ -15,19 +15,22 @@ import pandas as pd
 
 from nbhelpers.errors import DataError
 from nbhelpers.evaluation.scenarios import COLUMNS, COMPARISONS, MACRO, SCENARIOS, difference_name
+from nbhelpers.models.factory import architecture_of
 
 #: Scenarios in the order in which they are told; one that is not here comes after them.
 SCENARIO_ORDER = tuple(SCENARIOS)
-METHOD_ORDER = ("patchcore", "padim")
+METHOD_ORDER = ("patchcore", "padim", "ae_cnn", "ae_resnet", "ae_vit", "ae_unet_lite", "ae_unet", "ae_reversed",
+                "ae_diffusion")
 #: Blocks of the tidy table that are no scenario of the protocol.
-BLOCKS = ("data", "seeds", "transfer")
+BLOCKS = ("data", "seeds", "transfer", "reconstruction")
 #: What is said of two scenarios in the rows called "after - before".
 DIFFERENCES = {difference_name(*pair): words for pair, words in COMPARISONS.items()}
 #: Below this, a Holm-corrected p value is called a difference.
 ALPHA = 0.05
 #: A difference below this is the noise of adding in another order.
 NOTHING = 1e-6
-COUNTS = ("train_good", "val_good", "val_defect", "test_good", "test_defect", "test_masks", "calibration_n")
+COUNTS = ("train_good", "val_good", "val_defect", "test_good", "test_defect", "test_masks", "calibration_n",
+          "parameters")
 LABELS = {
     "image_auroc": "image AUROC", "image_ap": "image AP", "f1": "F1", "trivial_f1": "trivial F1", "f1_max": "best F1",
     "pixel_auroc": "pixel AUROC", "pixel_ap": "pixel AP", "pixel_f1": "pixel F1", "aupro": "AUPRO 0.3",
@@ -35,7 +38,10 @@ LABELS = {
     "p_delong": "p (DeLong)", "p_delong_holm": "Holm p (DeLong)", "p_permutation": "p (permutation)",
     "p_permutation_holm": "Holm p (permutation)", "p_mcnemar": "p (McNemar)", "p_mcnemar_holm": "Holm p (McNemar)",
     "realised_fpr": "realised FPR", "target": "promised FPR", "calibration_n": "calibration images",
-    "n_images": "images", "patchcore": "PatchCore", "padim": "PaDiM",
+    "n_images": "images", "patchcore": "PatchCore", "padim": "PaDiM", "ae_cnn": "CNN AE", "ae_resnet": "ResNet AE",
+    "ae_vit": "ViT AE", "ae_unet_lite": "U-Net lite AE", "ae_unet": "U-Net AE", "ae_reversed": "Reversed AE",
+    "ae_diffusion": "Diffusion AE", "pixel_l1": "pixel L1", "pixel_l2": "pixel L2", "ssim": "SSIM", "mse": "MSE",
+    "l1": "L1", "images": "reconstructed",
 }
 
 
@@ -121,6 +127,8 @@ class Number:
             return "<0.001" if number < 0.001 else f"{number:.3f}"
         if name == "threshold":
             return f"{number:.4g}"
+        if name in ("mse", "l1"):  # good ones are so small that three decimals would leave one digit
+            return f"{number:#.3g}"
         if self.is_difference:
             if abs(number) < NOTHING:
                 return "0.000"
@@ -142,7 +150,8 @@ def _number(row: tuple) -> Number:
     return Number(scenario, method, category, int(seed), metric, float(value), low, high, count)
 
 
-def _in_order(names: Collection[str], order: Sequence[str]) -> list[str]:
+def in_order(names: Collection[str], order: Sequence[str]) -> list[str]:
+    """Names by their place in ``order``; those that are not in it come last, as they are."""
     return [name for name in order if name in names] + [name for name in names if name not in order]
 
 
@@ -183,13 +192,19 @@ class Results:
     def scenarios(self) -> list[str]:
         """Scenarios that were evaluated, in the order in which they are told."""
         names = dict.fromkeys(n.scenario for n in self.numbers if " - " not in n.scenario and n.scenario not in BLOCKS)
-        return _in_order(names, SCENARIO_ORDER)
+        return in_order(names, SCENARIO_ORDER)
 
     @property
     def methods(self) -> list[str]:
         """Methods that were evaluated in a scenario, in the order in which they are told."""
         names = dict.fromkeys(n.method for n in self.numbers if n.metric == "image_auroc" and not n.is_difference)
-        return _in_order(names, METHOD_ORDER)
+        return in_order(names, METHOD_ORDER)
+
+    @property
+    def autoencoders(self) -> list[str]:
+        """Autoencoders among the methods, and those that were looked at one by one alone."""
+        names = dict.fromkeys([*self.methods, *(n.method for n in self.numbers if n.scenario == "reconstruction")])
+        return in_order([name for name in names if architecture_of(name)], METHOD_ORDER)
 
     @property
     def categories(self) -> list[str]:
@@ -199,8 +214,9 @@ class Results:
 
     @property
     def pairs(self) -> list[str]:
-        """Compared methods, ``"patchcore - padim"``, in the table's order."""
-        return list(dict.fromkeys(n.method for n in self.numbers if " - " in n.method))
+        """Compared methods, ``"patchcore - padim"``, in the order in which methods are told."""
+        names = dict.fromkeys(n.method for n in self.numbers if " - " in n.method)
+        return in_order(names, [f"{first} - {second}" for first in METHOD_ORDER for second in METHOD_ORDER])
 
     def tested(self, scenario: str, pair: str, test: str) -> list[tuple[Number, str]]:
         """Corrected p values of a test of two methods (``delong``, ``permutation``, ``mcnemar``), by category."""

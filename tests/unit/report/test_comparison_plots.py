@@ -14,7 +14,7 @@ from nbhelpers.data.layout import Sample  # noqa: E402
 from nbhelpers.evaluation.scenarios import COLUMNS  # noqa: E402
 from nbhelpers.models.detector import Predictions  # noqa: E402
 from nbhelpers.reporting import best_and_worst, comparison_plots  # noqa: E402
-from nbhelpers.reporting.plots import DOMAIN_COLORS, METHOD_COLORS  # noqa: E402
+from nbhelpers.reporting.plots import DOMAIN_COLORS, METHOD_COLORS, plot_metric_bars  # noqa: E402
 from nbhelpers.reporting.results import Results  # noqa: E402
 
 
@@ -140,6 +140,23 @@ def test_rules_show_macro_averages_and_leave_refused_ones_empty(tidy):
     row = values[rules.index("mad")]
     stored = results.find("no_adaptation", "patchcore", "macro", "balanced_accuracy[rule=mad]")
     assert np.ma.is_masked(row[0]) and row[1] == stored.value
+
+
+def test_a_third_method_is_drawn_beside_the_others(three):
+    results = Results(three)
+    (axis, *_) = comparison_plots.plot_differences(results, "image_auroc").axes
+    heights = {color: y[0] for color, _, y, _ in bars(axis)}
+    assert [heights[METHOD_COLORS[name]] for name in ("patchcore", "padim", "ae_cnn")] == [-0.2, 0.0, 0.2]
+    heat = comparison_plots.plot_heatmaps(results, "image_auroc", (0.5, 1.0)).axes[0]
+    assert [text.get_text() for text in heat.get_yticklabels()] == ["PatchCore", "PaDiM", "CNN AE"]
+
+
+def test_metric_bars_stand_in_the_order_in_which_methods_are_told(three):
+    rows = three[(three.scenario == "clean") & three.method.isin(["patchcore", "padim", "ae_cnn"])]
+    figure = plot_metric_bars(rows.sort_values("method", kind="stable"), ["aupro"])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["PatchCore", "PaDiM", "CNN AE"]
+    first = Results(three).find("clean", "patchcore", "carpet", "aupro").value
+    assert figure.axes[0].patches[0].get_height() == first
 
 
 def test_an_unknown_method_has_a_colour(tidy):

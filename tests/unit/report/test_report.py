@@ -65,8 +65,8 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def html(tidy):
-    return build_report(tidy, views(tidy), PICTURES, "2026-01-31")
+def html(three):
+    return build_report(three, views(three), PICTURES, "2026-01-31")
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +83,8 @@ def shown_as(value, text):
     return abs(float(text) - value) <= 0.5 * 10**-digits + 1e-9
 
 
-def test_every_number_stands_in_the_row_that_it_names(page, tidy, tmp_path):
-    tidy.to_csv(tmp_path / "metrics.csv", index=False)
+def test_every_number_stands_in_the_row_that_it_names(page, three, tmp_path):
+    three.to_csv(tmp_path / "metrics.csv", index=False)
     stored = pd.read_csv(tmp_path / "metrics.csv").set_index(["scenario", "method", "category", "seed", "metric"])
     assert len(page.numbers) > 1000
     for attrs, text in page.numbers:
@@ -108,7 +108,7 @@ def test_no_number_is_typed_in(html):
     text = " ".join(Page(html[: html.index('<section id="provenance">')][html.index("<body>"):]).rest)
     for known in (r"AUPRO 0\.3", r"p below 0\.05", r"\bF1\b", r"(Table|Figure) A?\d+", "CVPR 2022", "ICPR 2020",
                   "IJCV 2021", r"al\., 2024", "2026-01-31", "fedcba9876543210", "percentile 95", "excludes 0",
-                  "includes 0",
+                  "includes 0", r"\bL[12]\b", r"loss\.l1", r"in \[-1, 1\]",
                   r"1 is all of it, below 0"):
         text = re.sub(known, "", text)
     assert re.findall(r".{30}\d.{10}", text) == []
@@ -116,7 +116,10 @@ def test_no_number_is_typed_in(html):
 
 def test_settings_are_those_that_the_results_were_made_with(page):
     config = load_config("tiny").model_dump(mode="json")
-    assert {attrs["data-setting"] for attrs, _ in page.settings} >= {"seed", "patchcore.coreset_ratio", "backbone.name"}
+    assert {attrs["data-setting"] for attrs, _ in page.settings} >= {
+        "seed", "patchcore.coreset_ratio", "backbone.name", "autoencoder.networks.cnn.latent",
+        "autoencoder.networks.vit.heads", "autoencoder.training.learning_rate", "autoencoder.loss.ssim",
+        "autoencoder.scoring.aggregation"}
     for attrs, text in page.settings:
         value = config
         for part in attrs["data-setting"].split("."):
@@ -124,9 +127,33 @@ def test_settings_are_those_that_the_results_were_made_with(page):
         assert text == (", ".join(map(str, value)) if isinstance(value, list) else str(value))
 
 
-def test_the_same_input_gives_the_same_bytes_but_for_the_date(tidy, html):
-    assert build_report(tidy, views(tidy), PICTURES, "2026-01-31") == html
-    other = build_report(tidy, views(tidy), PICTURES, "2027-12-31")
+def test_settings_of_an_autoencoder_are_its_network_s_and_those_that_all_share(html):
+    rows = {name: cells for name, cells in re.findall(r'<tr><th scope="row">([^<]+)</th>((?:<td>.*</td>)+)</tr>', html)}
+    assert re.findall(r'data-setting="(.+?)"', rows["channels"]) == ["autoencoder.networks.cnn.channels"]
+    assert rows["channels"].endswith("<td>-</td>")  # the transformer has none
+    assert max(map(list(rows).index, ("channels", "heads"))) < list(rows).index("loss.mse")
+    for name in ("loss.mse", "training.epochs"):
+        assert re.findall(r'data-setting="(.+?)"', rows[name]) == [f"autoencoder.{name}"] * 2
+    assert "training.trackers" not in rows  # changes no score
+
+
+def test_autoencoders_have_a_section_only_where_there_are_rows(html, tidy, bare):
+    section = html[html.index('<section id="autoencoders">'):html.index('<section id="shift">')]
+    assert '<a href="#autoencoders">' in html
+    text = " ".join(Page(section).rest)
+    assert all(words in text for words in (
+        "CNN AE", "ViT AE", "pixel L2", "on clean test images", "clean validation images"))
+    assert ('data-row="reconstruction|ae_cnn|carpet|42|mse[images=good]" data-field="value">0.00214<' in section
+            and ">13906051<" in section)
+    for table in (tidy, bare):
+        other = build_report(table, views(table), {}, "2026-01-31")
+        assert "#autoencoders" not in other and 'id="autoencoders"' not in other and "CNN AE" not in other
+        assert not any(attrs["data-setting"].startswith("autoencoder") for attrs, _ in Page(other).settings)
+
+
+def test_the_same_input_gives_the_same_bytes_but_for_the_date(three, html):
+    assert build_report(three, views(three), PICTURES, "2026-01-31") == html
+    other = build_report(three, views(three), PICTURES, "2027-12-31")
     changed = [line for line in difflib.ndiff(html.splitlines(), other.splitlines()) if line[0] in "+-"]
     assert changed == ['- <p class="date">Written on 2026-01-31.</p>', '+ <p class="date">Written on 2027-12-31.</p>']
 
@@ -176,12 +203,12 @@ def test_names_from_folders_cannot_break_the_page(bare):
     assert odd in {text.strip() for text in page.rest}
 
 
-def test_drawn_images_are_said_to_be_drawn(tidy, html):
-    real = views(tidy)
+def test_drawn_images_are_said_to_be_drawn(bare, html):
+    real = views(bare)
     for stored in real.values():
         stored["provenance"]["config"]["data"]["source"] = "folder"
     assert "drawn by code" in html
-    assert "drawn by code" not in build_report(tidy, real, {}, "2026-01-31")
+    assert "drawn by code" not in build_report(bare, real, {}, "2026-01-31")
 
 
 def sentence(before, after, difference, low, high):
@@ -222,6 +249,16 @@ def test_methods_are_told_apart_by_the_corrected_p_alone(tidy):
     text = plain(findings.comparisons(Results(tidy), ["clean"]))
     assert text == ("Scenario clean, PatchCore against PaDiM: PatchCore ranks better on carpet (difference +0.040 "
                     "[+0.010, +0.070], Holm p 0.001); no difference is shown on hazelnut and zipper.")
+
+
+def test_three_methods_are_compared_pair_by_pair(three):
+    texts = [plain([text]) for text in findings.comparisons(Results(three), ["clean"])]
+    assert [text.partition(":")[0] for text in texts] == [
+        f"Scenario clean, {pair}" for pair in ("PatchCore against PaDiM", "PatchCore against CNN AE",
+                                               "PaDiM against CNN AE")]
+    (level,) = findings.levels(Results(three), "clean", "image_auroc", "There,")
+    assert re.fullmatch(r"There, the macro image AUROC is \S+ \S+ \S+ for PatchCore, \S+ \S+ \S+ for PaDiM and "
+                        r"\S+ \S+ \S+ for CNN AE\.", plain([level]))
 
 
 def test_broken_promises_are_those_whose_whole_interval_is_above(tidy):

@@ -42,6 +42,10 @@ def test_metric_names_and_their_qualifiers():
     (number(24.0, metric="train_good", scenario="data"), "24"),
     (number(35.4123, metric="threshold"), "35.41"),
     (number(0.00312, metric="threshold[rule=mad]"), "0.00312"),
+    (number(13906051.0, metric="parameters", scenario="reconstruction"), "13906051"),
+    (number(0.002137, metric="mse[images=good]", scenario="reconstruction"), "0.00214"),
+    (number(0.13, metric="l1[images=good]", scenario="reconstruction"), "0.130"),
+    (number(0.91449, metric="ssim[images=good]", scenario="reconstruction"), "0.914"),
 ])
 def test_numbers_as_they_are_printed(of, text):
     assert str(of) == text
@@ -92,6 +96,28 @@ def test_every_family_has_its_tables(tidy):
         "conformal", "recalibration", "transfer_domains", "transfer_categories", "shortcut", "bank",
         "errors_defect_type", "errors_size", "errors_border", "errors_contrast", "errors_shared", "seeds",
     ]
+
+
+def test_autoencoders_are_a_block_and_no_scenario(three):
+    results = Results(three.sample(frac=1, random_state=0))
+    assert "reconstruction" not in results.scenarios and results.methods == ["patchcore", "padim", "ae_cnn"]
+    assert results.autoencoders == ["ae_cnn", "ae_vit"]
+    assert results.pairs == ["patchcore - padim", "patchcore - ae_cnn", "padim - ae_cnn"]
+
+
+def test_tables_of_autoencoders(three):
+    made = all_tables(three)
+    assert list(made)[-3:] == ["parameters", "heads", "reconstruction"]
+    assert made["parameters"].text().values.tolist() == [["CNN AE", "13906051"], ["ViT AE", "64"]]
+    heads, quality = made["heads"], made["reconstruction"]
+    assert heads.columns == ("method", "category", "head", "image_auroc", "pixel_auroc", "aupro", "n_images")
+    assert len(heads.rows) == 2 * 3 * 2 and {row[2] for row in heads.text().values} == {"pixel L2", "SSIM"}
+    for row in heads.rows:
+        assert [cell.key for cell in row[3:6]] == [
+            f"reconstruction|{row[0]}|{row[1]}|42|{metric}[head={row[2]}]" for metric in heads.columns[3:6]]
+    assert len({*quality.text().columns}) == len(quality.columns)  # images of a kind, and how many there were
+    assert quality.text().values.tolist()[:2] == [["CNN AE", "carpet", "good", "0.900", "0.00214", "0.0214", "6"],
+                                                  ["CNN AE", "carpet", "defect", "0.900", "0.00413", "0.0413", "6"]]
 
 
 def test_a_missing_family_leaves_its_table_out(bare):
