@@ -131,7 +131,7 @@ class TrainingConfig(Settings):
     warmup_epochs: Count
     step_epochs: PositiveInt
     step_factor: OpenShare
-    precision: Literal["auto", "32", "bf16", "16"]
+    precision: Literal["auto", "64", "32", "bf16", "16"]
     clip_norm: NotNegative
     patience: Count
     min_delta: NotNegative

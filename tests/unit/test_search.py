@@ -21,7 +21,7 @@ from nbhelpers.reporting.search_plots import plot_search
 pytestmark = pytest.mark.unit
 CONFIG = load_config().autoencoder
 SPACE = CONFIG.search.model_copy(update={"trials": 4, "epochs": 2, "batch_size": (4, 8)})
-SETTINGS = CONFIG.training.model_copy(update={"warmup_epochs": 0, "patience": 0})
+SETTINGS = CONFIG.training.model_copy(update={"warmup_epochs": 0, "patience": 0, "precision": "auto"})
 
 
 class Squares(nn.Module):

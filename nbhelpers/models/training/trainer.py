@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from nbhelpers.artefacts import locked, remove
 from nbhelpers.data.layout import Sample
@@ -108,7 +108,7 @@ def _train(network: BaseAutoencoder, criterion: nn.Module, batches: Batches, set
         torch.cuda.reset_peak_memory_stats(device)
     with generators_kept(device):
         while True:
-            criterion.to(device)
+            criterion.to(device, torch.float64 if settings.precision == "64" else torch.float32)
             try:
                 history, kept = fit(network, criterion, batches, settings, corruption, seed, device, folder, loggers)
                 break
@@ -119,9 +119,10 @@ def _train(network: BaseAutoencoder, criterion: nn.Module, batches: Batches, set
             network.zero_grad()
             garbage_collection_cuda()  # the failed run's trainer is full of cycles
             network.load_state_dict(first)  # where there is a checkpoint, it is loaded over these
-    network.zero_grad()
+    network.float().zero_grad()
     best = torch.load(kept.best, map_location="cpu", weights_only=True)
-    network.load_state_dict(_own_weights(best["state_dict"]))
+    network.load_state_dict({name.removeprefix("network."): tensor for name, tensor in best["state_dict"].items()})
+    network.to(device)  # Lightning left it on the CPU
     seconds = [row["seconds"] for row in history.rows]
     stats = {
         "n_images": len(batches.training), "n_validation": len(batches.held_out), "epochs": len(history.rows),
@@ -154,7 +155,3 @@ def _halved(batches: Batches, network: BaseAutoencoder, device: torch.device, er
     print(f"training of {network.name}: out of memory with batches of {size}; on with {smaller.size}, "
           f"{smaller.accumulate} a step", flush=True)
     return smaller
-
-
-def _own_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix("network."): tensor for name, tensor in state.items()}

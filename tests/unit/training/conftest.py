@@ -12,7 +12,7 @@ from nbhelpers.models.training.trainer import train
 from nbhelpers.settings_autoencoder import TrainingConfig
 
 BASE = {**load_config().autoencoder.training.model_dump(), "epochs": 2, "warmup_epochs": 0, "batch_size": 4,
-        "scheduler": "none", "clip_norm": 0.0, "patience": 0}
+        "scheduler": "none", "clip_norm": 0.0, "patience": 0, "precision": "auto"}
 
 
 class Plain(BaseAutoencoder):

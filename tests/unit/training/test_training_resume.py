@@ -19,7 +19,7 @@ from nbhelpers.settings_autoencoder import TrainingConfig
 pytestmark = pytest.mark.unit
 # all that is random at once: order, dropout, augmentation, corruption; and a rate that changes every epoch
 SETTINGS = {"epochs": 5, "warmup_epochs": 1, "batch_size": 3, "augmentation": "industrial", "accumulate": 2,
-            "scheduler": "cosine", "patience": 0}
+            "scheduler": "cosine", "patience": 0, "precision": "auto"}
 STEPS = 3  # calls of the criterion an epoch: seven images in batches of three, the last sits out; and the held-out one
 
 
@@ -117,7 +117,7 @@ def test_workers_change_nothing_and_resume_alike(samples, whole, kit, tmp_path):
 
 @pytest.mark.parametrize("changes", [
     {"scheduler": "plateau", "step_epochs": 1, "min_delta": 9.0, "optimizer": "sgd", "epochs": 6},
-    {"scheduler": "step", "step_epochs": 1, "patience": 2, "min_delta": 9.0, "epochs": 6},
+    {"scheduler": "step", "step_epochs": 1, "patience": 2, "min_delta": 9.0, "epochs": 6, "precision": "64"},
 ])
 def test_rates_and_patience_go_on_where_they_were(samples, kit, tmp_path, changes):
     network, rows, _ = go(samples["train"], tmp_path / "whole", **changes)
