@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from nbhelpers import artefacts
-from nbhelpers.config import Config, digest, load_config
+from nbhelpers.config import NO_PRESET, Config, digest, load_config
 from nbhelpers.data.layout import Sample
 from nbhelpers.data.splits import group_keys
 from nbhelpers.evaluation.conformal import assign_folds
@@ -198,9 +198,10 @@ class Study(StudyData):
 
     def describe(self) -> None:
         """Print what this study is about."""
-        data = self.config.data
-        print(f"profile {self.config.profile}: {', '.join(self.categories)} at {data.image_size} px, "
-              f"seed {self.config.seed}")
+        config = self.config
+        preset = "" if config.preset == NO_PRESET else f", preset {config.preset}"
+        print(f"profile {config.profile}{preset}: {', '.join(self.categories)} at {config.data.image_size} px, "
+              f"seed {config.seed}")
 
     def describe_machine(self) -> None:
         """Print where it runs."""

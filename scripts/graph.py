@@ -33,6 +33,7 @@ class Notebook:
         return self.stem.split("_")[0]
 
 
+FITTED = ("04", "05", "06")
 SHIFT_PATH = ("clean", "no_adaptation", "threshold_only", "full_adaptation")
 
 # A later notebook is one more row. A run comes after those runs of the notebooks in `after` that share its
@@ -44,12 +45,13 @@ NOTEBOOKS = (
     Notebook("03_domain_shift_generation", after=("02",), per=("category",)),
     Notebook("04_patchcore", after=("03",), per=("category", "domain"), needs=("patchcore",)),
     Notebook("05_padim", after=("03",), per=("category", "domain"), needs=("padim",)),
-    Notebook("07_evaluation_clean", after=("04", "05"), needs=("clean",)),
-    Notebook("08_evaluation_shift_no_adaptation", after=("04", "05"), needs=("clean", "no_adaptation")),
-    Notebook("09_evaluation_shift_threshold_only", after=("04", "05"), needs=SHIFT_PATH[:3]),
-    Notebook("10_full_adaptation", after=("04", "05"), needs=SHIFT_PATH),
-    Notebook("11_global_model", after=("04", "05"), needs=("clean", "global", "global_one_threshold")),
-    Notebook("12_error_analysis", after=("04", "05"), needs=("threshold_only",)),
+    Notebook("06_autoencoder", after=("04", "05"), per=("architecture",)),
+    Notebook("07_evaluation_clean", after=FITTED, needs=("clean",)),
+    Notebook("08_evaluation_shift_no_adaptation", after=FITTED, needs=("clean", "no_adaptation")),
+    Notebook("09_evaluation_shift_threshold_only", after=FITTED, needs=SHIFT_PATH[:3]),
+    Notebook("10_full_adaptation", after=FITTED, needs=SHIFT_PATH),
+    Notebook("11_global_model", after=FITTED, needs=("clean", "global", "global_one_threshold")),
+    Notebook("12_error_analysis", after=FITTED, needs=("threshold_only",)),
     Notebook("16_results_visualization", after=("07", "08", "09", "10", "11")),
 )
 

@@ -69,7 +69,7 @@ def plan(config: Config, overrides: dict[str, Any]) -> list[Job]:
     else:
         data = dict.fromkeys(categories, "drawn from the settings")
     return graph.build_jobs(
-        axes={"category": categories, "domain": fit_domains(config.scenarios)},
+        axes={"category": categories, "domain": fit_domains(config.scenarios), "architecture": config.architectures},
         parameters={"profile": config.profile, "overrides": overrides},
         inputs={"code": graph.code_digest(), "settings": config.digest()},
         data=data,

@@ -116,6 +116,10 @@ def train_augmentation(strategy: str, image_size: int, strength: float = 1.0, *,
             "requirements.txt, or use 'none'"
         ) from None
     transform = albumentations.Compose(build(albumentations, image_size, strength), seed=seed)
+    # the library seeds all transforms alike: both flips would always come together
+    for part, own in zip(transform.transforms, np.random.SeedSequence(seed).generate_state(len(transform.transforms)),
+                         strict=True):
+        part.set_random_seed(int(own))
 
     def augment(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if image.shape[:2] != (image_size, image_size):

@@ -21,6 +21,7 @@ from nbhelpers.evaluation.metrics import decide
 from nbhelpers.models.detector import Predictions
 from nbhelpers.reporting.gallery import MAP_COLORS, MASK_COLOR, load_thumbnail, shared_limits
 from nbhelpers.reporting.plots import DEFECT_COLOR, GOOD_COLOR, method_colors
+from nbhelpers.reporting.results import METHOD_ORDER, in_order, label
 
 WRONG_COLOR = "#c1121f"
 COLUMNS = 3  # panels side by side where a figure has one panel a category
@@ -48,7 +49,7 @@ def _says(text: str) -> Figure:
 
 
 def _title(category: str, other: str, others: Sequence[str]) -> str:
-    return category if len(others) == 1 else f"{category}, {other.replace('_', ' ')}"
+    return category if len(others) == 1 else f"{category}, {label(other)}"
 
 
 def _recalls(table: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -61,9 +62,9 @@ def _legend(figure: Figure, axes: Iterable[Axes]) -> None:
     """One legend above all panels, each label once, what they share last."""
     found: dict[str, object] = {}
     for axis in axes:
-        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
-            found.pop(label, None)
-            found[label] = handle
+        for handle, name in zip(*axis.get_legend_handles_labels(), strict=True):
+            found.pop(name, None)
+            found[name] = handle
     figure.legend(list(found.values()), list(found), loc="outside upper left", ncols=len(found), fontsize=7,
                   frameon=False)
 
@@ -80,7 +81,7 @@ def plot_recall_by_type(table: pd.DataFrame, scenarios: Sequence[str]) -> Figure
     """
     own = _recalls(table, "defect_type")
     own = own[own.scenario.isin(list(scenarios))]
-    categories, methods = list(dict.fromkeys(own.category)), list(dict.fromkeys(own.method))
+    categories, methods = list(dict.fromkeys(own.category)), in_order(dict.fromkeys(own.method), METHOD_ORDER)
     colors, thick = method_colors(methods), 0.8 / len(methods)
     counts = own.groupby("category").group.nunique()
     heights = {name: 0.75 + counts[name] * (0.12 + 0.11 * len(methods)) for name in categories}
@@ -92,7 +93,7 @@ def plot_recall_by_type(table: pd.DataFrame, scenarios: Sequence[str]) -> Figure
         for offset, method in enumerate(methods):
             part = here[here.method == method].set_index("group").reindex(types)
             place = np.arange(len(types)) + (offset - (len(methods) - 1) / 2) * thick
-            axis.barh(place, part.value, height=thick, color=colors[method], label=method)
+            axis.barh(place, part.value, height=thick, color=colors[method], label=label(method))
             axis.errorbar(part.value, place, xerr=_intervals(part), fmt="none", ecolor="black", capsize=2,
                           linewidth=0.8)
         axis.set_yticks(range(len(types)), [f"{name} ({count:.0f})" for name, count in n.items()], fontsize=7)
@@ -116,7 +117,7 @@ def plot_recall_by_property(table: pd.DataFrame, scenario: str) -> Figure:
     own = pd.concat(parts.values())
     if own.empty:
         return _says("no masks in these data: size, border and contrast of the defects are not known")
-    categories, methods = list(dict.fromkeys(own.category)), list(dict.fromkeys(own.method))
+    categories, methods = list(dict.fromkeys(own.category)), in_order(dict.fromkeys(own.method), METHOD_ORDER)
     colors = method_colors(methods)
     figure, axes = _grid(categories, list(PROPERTIES), 2.7, dict.fromkeys(categories, 2.1))
     for (category, name), axis in axes.items():
@@ -127,7 +128,7 @@ def plot_recall_by_property(table: pd.DataFrame, scenario: str) -> Figure:
             part = here[here.method == method].set_index("group").reindex(bins)
             place = np.arange(len(bins)) + (offset - (len(methods) - 1) / 2) * 0.16
             axis.errorbar(place, part.value, yerr=_intervals(part), fmt="o", color=colors[method], markersize=4,
-                          capsize=2, linewidth=1, label=method)
+                          capsize=2, linewidth=1, label=label(method))
         axis.set_xticks(range(len(bins)), [f"{group}\n({count:.0f})" for group, count in n.items()], fontsize=7)
         axis.set_title(f"{category}, {name}", fontsize=8)
         axis.set(xlim=(-0.5, len(bins) - 0.5), ylim=(-0.04, 1.04))
@@ -149,10 +150,10 @@ def plot_margin_area(defects: pd.DataFrame) -> Figure:
     colors = method_colors(methods)
     for (category, method), axis in axes.items():
         own = known[(known.category == category) & (known.method == method)]
-        for detected, marker, color, label in ((True, "o", colors[method], f"{method}: detected"),
-                                               (False, "X", WRONG_COLOR, "missed")):
+        for detected, marker, color, text in ((True, "o", colors[method], f"{label(method)}: detected"),
+                                              (False, "X", WRONG_COLOR, "missed")):
             part = own[own.detected == detected]
-            axis.scatter(part.area_percent, part.margin, s=26, marker=marker, color=color, label=label, linewidth=0.4,
+            axis.scatter(part.area_percent, part.margin, s=26, marker=marker, color=color, label=text, linewidth=0.4,
                          edgecolor="white")
         axis.axhline(0, color="black", linestyle="--", linewidth=1)
         axis.set_xscale("log")
@@ -228,5 +229,5 @@ def plot_hard_cases(samples: Sequence[Sample], predictions: Mapping[str, Mapping
             axes[row, column].set_title(f"{score:.2f}: {'defect' if said else 'good'}", fontsize=7, pad=2,
                                         color="black" if said == bool(sample.label) else WRONG_COLOR)
             if column == 0:
-                axes[row, column].set_ylabel(method, fontsize=8)
+                axes[row, column].set_ylabel(label(method), fontsize=8)
     return figure

@@ -18,8 +18,12 @@ Cells = Mapping[str, Mapping[str, dict[str, Any]]]  # method -> category, or mac
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """Write a table: six digits, which is more than any number here can carry, and the same bytes everywhere."""
-    write_text(path, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    """Write a table: counts whole, other numbers with six digits, more than any carries; the same bytes everywhere."""
+    write_text(path, table.to_csv(index=False, float_format=_digits, lineterminator="\n"))
+
+
+def _digits(value: float) -> str:
+    return f"{value:.0f}" if float(value).is_integer() else f"{value:.6g}"
 
 
 def write_scenario(folder: Path, scenario: Scenario, cells: Cells, provenance: dict[str, Any]) -> None:

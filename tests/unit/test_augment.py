@@ -42,7 +42,7 @@ def test_no_warning_and_the_mask_follows_the_image(strategy):
         assert image.shape == (SIZE, SIZE, 3) and image.dtype == np.uint8
         assert mask.dtype == np.uint8 and set(np.unique(mask)) == {0, 1}
         seen = cv2.threshold(image[:, :, 0], 0, 1, cv2.THRESH_OTSU)[1] == 1  # brightness has changed
-        assert (seen & (mask == 1)).sum() / (seen | (mask == 1)).sum() > 0.94
+        assert (seen & (mask == 1)).sum() / (seen | (mask == 1)).sum() > 0.92
         assert (image == image[:, :, :1]).all()  # a grey image stays grey
         changed += not np.array_equal(image, patch()[0])
     assert changed > 30
@@ -123,3 +123,15 @@ def test_averaging_by_hand():
     averaged = augment.test_time_augmentation(corner, torch.zeros(1, 3, 4, 4))[0]
     assert averaged[[0, 0, -1, -1], [0, -1, 0, -1]].tolist() == [0.25] * 4
     assert averaged.sum() == 1
+
+
+def test_transforms_are_drawn_apart():
+    """Two flips of one image: each alone, both and neither all happen, with a fresh seed as with a running one."""
+    image = np.arange(16 * 16 * 3, dtype=np.uint8).reshape(16, 16, 3)
+    mask = np.zeros((16, 16), np.uint8)
+    mask[0, 0] = 1
+    places = set()
+    for seed in range(60):
+        _, moved = train_augmentation("industrial", 16, seed=seed)(image, mask)
+        places.add(tuple(np.argwhere(moved)[0]) if moved.any() else None)
+    assert {(0, 0), (0, 15), (15, 0), (15, 15)} <= places

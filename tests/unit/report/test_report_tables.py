@@ -105,6 +105,15 @@ def test_autoencoders_are_a_block_and_no_scenario(three):
     assert results.pairs == ["patchcore - padim", "patchcore - ae_cnn", "padim - ae_cnn"]
 
 
+def test_a_large_count_is_stored_whole(three, tmp_path):
+    write_csv(tmp_path / "metrics.csv", three)
+    stored = Results(read_metrics(tmp_path / "metrics.csv"))
+    assert stored.find("reconstruction", "ae_cnn", "carpet", "parameters").text() == "13906051"
+    threshold = three[three.metric == "threshold"].iloc[0]
+    found = stored.find(threshold.scenario, threshold.method, threshold.category, "threshold").value
+    assert found == float(f"{threshold.value:.6g}")
+
+
 def test_tables_of_autoencoders(three):
     made = all_tables(three)
     assert list(made)[-3:] == ["parameters", "heads", "reconstruction"]
