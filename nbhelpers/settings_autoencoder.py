@@ -135,7 +135,7 @@ class TrainingConfig(Settings):
     clip_norm: NotNegative
     patience: Count
     min_delta: NotNegative
-    validation_share: OpenShare
+    held_out_share: OpenShare
     augmentation: Literal["none", "flips_color", "industrial", "xray"]
     augmentation_strength: Share
     gradient_checkpointing: bool

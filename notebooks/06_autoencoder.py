@@ -88,7 +88,7 @@ study.describe()
 detectors = {category: study.detector(METHOD, category) for category in study.categories}
 for category, detector in detectors.items():
     stats = detector.stats
-    print(f"{category}: {stats['n_images']} images, {stats['n_validation']} of them held out; "
+    print(f"{category}: {stats['n_images']} images, {stats['n_held_out']} of them held out; "
           f"{stats['n_parameters']:,} parameters, {stats['epochs']} epochs, the best was {stats['best_epoch']}")
 
 # %%
@@ -196,5 +196,5 @@ print(f"{category}: F1 {threshold.calibration['f1']:.2f} on validation; degenera
 table = write_metrics(study)
 assert len(table[table.scenario == "reconstruction"]) >= len(reconstruction_rows(study, architecture))
 for found_history in (d.history for d in detectors.values()):
-    losses = [row["val_loss"] for row in found_history]
+    losses = [row["held_out_loss"] for row in found_history]
     assert min(losses) < losses[0], "training did not lower the loss on held-out normals"

@@ -66,7 +66,7 @@ def search(build: Callable[[], BaseAutoencoder], criterion: nn.Module, samples: 
     if space.epochs <= settings.warmup_epochs:
         raise ConfigError(f"autoencoder.search.epochs: expected more than training.warmup_epochs "
                           f"({settings.warmup_epochs}), found {space.epochs}; set search.epochs higher")
-    training, held_out = hold_out(samples, settings.validation_share, seed, "search")
+    training, held_out = hold_out(samples, settings.held_out_share, seed, "search")
     with locked(folder):
         import optuna
 

@@ -34,7 +34,7 @@ METRICS = ("image_auroc", "pixel_auroc", "aupro")
 RATE = "learning rate"
 #: Panel of a training to its curves: key in the history to colour and name.
 CURVES = {
-    "loss": {"train_loss": (TRAIN_COLOR, "training"), "val_loss": (VAL_COLOR, "held out")},
+    "loss": {"train_loss": (TRAIN_COLOR, "training"), "held_out_loss": (VAL_COLOR, "held out")},
     RATE: {"learning_rate": (VAL_COLOR, RATE)},
     "norm of the gradient": {"gradient_norm": (TRAIN_COLOR, "as computed"),
                              "gradient_norm_clipped": (VAL_COLOR, "as applied")},
@@ -88,12 +88,12 @@ def plot_history(history: Sequence[Mapping[str, float]]) -> Figure:
             axis.ticklabel_format(axis="y", style="sci", scilimits=(-3, 3))
         elif values and 0 < WIDE_RANGE * min(values) < max(values):
             axis.set_yscale("log")
-        held_out = _known(history, "val_loss") if "val_loss" in CURVES[name] else []
+        held_out = _known(history, "held_out_loss") if "held_out_loss" in CURVES[name] else []
         if held_out:
-            best = min(held_out, key=lambda row: row["val_loss"])
+            best = min(held_out, key=lambda row: row["held_out_loss"])
             axis.axvline(best["epoch"], color=VAL_COLOR, linestyle=":", linewidth=1)
-            axis.plot(best["epoch"], best["val_loss"], "o", color=VAL_COLOR, markersize=6, linestyle="",
-                      label=f"best: epoch {best['epoch']:.0f}, {best['val_loss']:.3g}")
+            axis.plot(best["epoch"], best["held_out_loss"], "o", color=VAL_COLOR, markersize=6, linestyle="",
+                      label=f"best: epoch {best['epoch']:.0f}, {best['held_out_loss']:.3g}")
         axis.set(xlabel="epoch", ylabel=name)
         axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         if len(CURVES[name]) > 1:

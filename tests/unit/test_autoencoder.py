@@ -105,9 +105,9 @@ def test_another_seed_image_or_rate_is_another_training(fitted, samples):
 
 def test_the_history_and_the_stats_say_what_happened(fitted):
     assert [row["epoch"] for row in fitted.history] == [1, 2, 3]
-    assert fitted.stats["n_images"] + fitted.stats["n_validation"] == 8
+    assert fitted.stats["n_images"] + fitted.stats["n_held_out"] == 8
     assert fitted.stats["n_parameters"] == fitted.network.n_parameters
-    assert fitted.stats["best_val_loss"] == min(row["val_loss"] for row in fitted.history)
+    assert fitted.stats["best_held_out_loss"] == min(row["held_out_loss"] for row in fitted.history)
 
 
 def test_what_does_not_fit_is_refused(fitted, samples, tmp_path):

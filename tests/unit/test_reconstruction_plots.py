@@ -57,7 +57,7 @@ def curve(axis, name):
 
 
 def test_history_draws_each_curve_and_marks_the_lowest_held_out_loss():
-    history = [{"epoch": i + 1, "train_loss": 8.0 / (i + 1), "val_loss": loss, "learning_rate": 0.001 * i,
+    history = [{"epoch": i + 1, "train_loss": 8.0 / (i + 1), "held_out_loss": loss, "learning_rate": 0.001 * i,
                 "gradient_norm": 2.0 + i, "gradient_norm_clipped": 1.0} for i, loss in enumerate((9.0, 1.25, 4.0, 1.5))]
     losses, rate, norms = plots.plot_history(history).axes
     assert curve(losses, "held out").get_xydata().tolist() == [[1, 9], [2, 1.25], [3, 4], [4, 1.5]]
@@ -70,8 +70,8 @@ def test_history_draws_each_curve_and_marks_the_lowest_held_out_loss():
 
 
 def test_history_without_some_keys_leaves_gaps_and_panels_out():
-    history = [{"epoch": 1, "train_loss": 3.0}, {"epoch": 2, "train_loss": 2.0, "val_loss": float("nan")},
-               {"epoch": 3, "train_loss": 2.5, "val_loss": 2.0}]
+    history = [{"epoch": 1, "train_loss": 3.0}, {"epoch": 2, "train_loss": 2.0, "held_out_loss": float("nan")},
+               {"epoch": 3, "train_loss": 2.5, "held_out_loss": 2.0}]
     (losses,) = plots.plot_history(history).axes
     assert losses.get_ylabel() == "loss" and losses.get_yscale() == "linear"
     assert curve(losses, "held out").get_xdata().tolist() == [3]

@@ -84,7 +84,7 @@ def test_the_error_is_that_of_images_no_training_saw(samples, found, tmp_path, m
 
         monkeypatch.setattr(module, "read_image", watch)
     again = go(samples, tmp_path / "one", trials=1)
-    _, held_out = hold_out(samples["train"], SETTINGS.validation_share, 5, "search")
+    _, held_out = hold_out(samples["train"], SETTINGS.held_out_share, 5, "search")
     assert measured == [sample.image for sample in held_out]
     assert {*trained, *measured} == {sample.image for sample in samples["train"]} and not {*trained} & {*measured}
 

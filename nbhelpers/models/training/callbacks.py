@@ -66,7 +66,7 @@ class History(Callback):
         write_text(self.folder / METRICS, pd.DataFrame(self.rows).to_csv(index=False, lineterminator="\n"))
         for logger in trainer.loggers:
             logger.log_metrics({name: value for name, value in row.items() if name != "epoch"}, step=row["epoch"])
-        self._bar.set_postfix({name: f"{row[name]:.4g}" for name in ("train_loss", "val_loss")}, refresh=False)
+        self._bar.set_postfix({name: f"{row[name]:.4g}" for name in ("train_loss", "held_out_loss")}, refresh=False)
         self._bar.update()
 
     def teardown(self, trainer: lightning.Trainer, module: lightning.LightningModule, stage: str) -> None:
@@ -107,7 +107,7 @@ class Checkpoints(Checkpoint):
             trainer.should_stop = True
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        loss, epoch = float(trainer.callback_metrics["val_loss"]), trainer.current_epoch + 1
+        loss, epoch = float(trainer.callback_metrics["held_out_loss"]), trainer.current_epoch + 1
         if loss < self.best_loss:
             self.best_epoch, self.best_loss = epoch, loss
             trainer.save_checkpoint(self.best, weights_only=True)

@@ -63,7 +63,7 @@ def fit(network: BaseAutoencoder, criterion: nn.Module, batches: Batches, settin
     history, checkpoints = History(folder), Checkpoints(folder / "checkpoints", settings.checkpoint_every)
     callbacks: list[Callback] = [history, checkpoints]
     if settings.patience:
-        callbacks.append(EarlyStopping("val_loss", settings.min_delta, settings.patience))
+        callbacks.append(EarlyStopping("held_out_loss", settings.min_delta, settings.patience))
     if settings.precision == "64":
         network.double()  # before Lightning does it, which reads a checkpoint first, and would round its weights
     with quiet():

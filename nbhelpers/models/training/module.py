@@ -74,7 +74,7 @@ class TrainingModule(lightning.LightningModule):
         torch.manual_seed(derived_seed(self.seed, "epoch", self.current_epoch))
 
     def on_train_epoch_end(self) -> None:
-        self.schedule.step(self.current_epoch, float(self.trainer.callback_metrics["val_loss"]))
+        self.schedule.step(self.current_epoch, float(self.trainer.callback_metrics["held_out_loss"]))
 
     # -- steps --------------------------------------------------------------------------------------
 
@@ -92,7 +92,7 @@ class TrainingModule(lightning.LightningModule):
         inputs = corrupt(targets, self.corruption, derived_seed(self.seed, "corrupt held-out", index))
         loss, _ = self.compare(inputs, targets)
         self._check(loss, names)
-        self.log("val_loss", loss, batch_size=len(targets), logger=False)
+        self.log("held_out_loss", loss, batch_size=len(targets), logger=False)
 
     def configure_gradient_clipping(self, optimizer: Optimizer, *_: Any, **__: Any) -> None:
         """Clip the whole gradient's norm; the largest norm of the epoch, before and after, goes to the history."""

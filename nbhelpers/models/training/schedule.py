@@ -54,10 +54,10 @@ class Schedule:
             threshold_mode="abs",
         )
 
-    def step(self, epoch: int, val_loss: float) -> None:
+    def step(self, epoch: int, held_out_loss: float) -> None:
         """After an epoch, counted from 0: on to the next one's rate. A plateau is looked for after the warm-up only."""
         if self.settings.scheduler == "plateau" and epoch >= self.settings.warmup_epochs:
-            self.plateau.step(val_loss)
+            self.plateau.step(held_out_loss)
         else:
             self.planned.step()
 

@@ -33,9 +33,9 @@ class Trained:
 
     Attributes:
         history: One row an epoch: epoch (from 1); train_loss and train_<part> (means over the epoch's images);
-            val_loss (of the held-out images); learning_rate; gradient_norm and gradient_norm_clipped (the largest of
-            the epoch, before and after clipping); seconds.
-        stats: n_images and n_validation (trained on, and held out), epochs, best_epoch, best_val_loss, batch_size
+            held_out_loss; learning_rate; gradient_norm and gradient_norm_clipped (the largest of the epoch, before and
+            after clipping); seconds.
+        stats: n_images and n_held_out (trained on, and held out), epochs, best_epoch, best_held_out_loss, batch_size
             (after halving), seconds_training, seconds_epoch (mean), and on CUDA peak_device_mb.
     """
 
@@ -70,7 +70,7 @@ def train(network: BaseAutoencoder, criterion: nn.Module, samples: Sequence[Samp
         ResourceError: a single image does not fit in memory, or ``folder`` cannot be written.
     """
     place, folder = torch.device(device), Path(folder)
-    training, held_out = hold_out(samples, settings.validation_share, seed, "held-out")
+    training, held_out = hold_out(samples, settings.held_out_share, seed, "held-out")
     with locked(folder):
         if not (folder / WEIGHTS).is_file():
             strategy = (settings.augmentation, settings.augmentation_strength, seed)
@@ -125,8 +125,8 @@ def _train(network: BaseAutoencoder, criterion: nn.Module, batches: Batches, set
     network.to(device)  # Lightning left it on the CPU
     seconds = [row["seconds"] for row in history.rows]
     stats = {
-        "n_images": len(batches.training), "n_validation": len(batches.held_out), "epochs": len(history.rows),
-        "best_epoch": kept.best_epoch, "best_val_loss": kept.best_loss, "batch_size": batches.size,
+        "n_images": len(batches.training), "n_held_out": len(batches.held_out), "epochs": len(history.rows),
+        "best_epoch": kept.best_epoch, "best_held_out_loss": kept.best_loss, "batch_size": batches.size,
         "seconds_training": round(sum(seconds), 3), "seconds_epoch": round(sum(seconds) / len(seconds), 4),
     }
     if device.type == "cuda":

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.unit
 ])
 def test_two_epochs_of_one_batch_are_two_steps_of_torch(samples, run, kit, optimizer, kind):
     network, _ = run("run", optimizer=optimizer, learning_rate=0.02, weight_decay=0.1, batch_size=8)
-    training, _ = hold_out(samples["train"], kit.BASE["validation_share"], 3, "held-out")
+    training, _ = hold_out(samples["train"], kit.BASE["held_out_share"], 3, "held-out")
     images = torch.stack([TrainingImages(training, 32)[0, i][0] for i in range(7)])
     twin = kit.Plain()
     options = {"momentum": 0.9} if optimizer == "sgd" else {}
@@ -44,7 +44,7 @@ def test_twice_four_images_are_eight(run, kit):
     for name, tensor in whole.state_dict().items():
         assert torch.allclose(tensor, parts.state_dict()[name], atol=1e-6)
         assert not torch.allclose(tensor, single.state_dict()[name], atol=1e-6)
-    for key in ("train_loss", "val_loss", "gradient_norm"):
+    for key in ("train_loss", "held_out_loss", "gradient_norm"):
         assert result.history[-1][key] == pytest.approx(other.history[-1][key], rel=1e-4)
 
 
@@ -83,9 +83,9 @@ def test_gradient_checkpointing_changes_no_weight(run, kit):
 def test_the_best_epoch_is_returned_not_the_last(run, kit):
     network, result = run("run", kit.Level(), optimizer="sgd", momentum=0.0, weight_decay=0.0, learning_rate=0.2,
                           epochs=4, batch_size=8)
-    assert [row["val_loss"] for row in result.history] == pytest.approx([0.25, 0.05, 0.15, 0.35])
+    assert [row["held_out_loss"] for row in result.history] == pytest.approx([0.25, 0.05, 0.15, 0.35])
     assert float(network.level.detach()) == pytest.approx(0.4) and not network.training
-    assert result.stats["best_epoch"] == 2 and result.stats["best_val_loss"] == pytest.approx(0.05)
+    assert result.stats["best_epoch"] == 2 and result.stats["best_held_out_loss"] == pytest.approx(0.05)
     assert result.stats["epochs"] == 4 and all(p.grad is None for p in network.parameters())
 
 
@@ -109,8 +109,8 @@ def test_a_finished_training_is_loaded_and_its_files_agree(run, kit, tmp_path):
     rows = list(csv.DictReader((folder / "metrics.csv").open()))
     assert [{name: float(value) for name, value in row.items()} for row in rows] == result.history
     assert json.loads((folder / "history.json").read_text())["stats"] == result.stats
-    assert set(result.history[0]) == {"epoch", "train_loss", "train_mse", "val_loss", "learning_rate", "gradient_norm",
-                                      "gradient_norm_clipped", "seconds"}
+    assert set(result.history[0]) == {"epoch", "train_loss", "train_mse", "held_out_loss", "learning_rate",
+                                      "gradient_norm", "gradient_norm_clipped", "seconds"}
     assert [row["epoch"] for row in result.history] == [1, 2]
 
     with pytest.raises(ModelError, match="remove the folder and train again"):

@@ -67,8 +67,8 @@ def test_out_of_memory_later_goes_on_from_the_checkpoint(run, kit):
     _, whole = run("whole", epochs=3)
     _, result = run("late", kit.Small(calls=3), epochs=3)  # an epoch is two batches and one held out
     assert [row["epoch"] for row in result.history] == [1, 2, 3] and result.stats["batch_size"] == 2
-    assert result.history[0]["val_loss"] == whole.history[0]["val_loss"]
-    assert result.history[1]["val_loss"] != whole.history[1]["val_loss"]
+    assert result.history[0]["held_out_loss"] == whole.history[0]["held_out_loss"]
+    assert result.history[1]["held_out_loss"] != whole.history[1]["held_out_loss"]
 
 
 def test_ctrl_c_stays_ctrl_c(run):
@@ -90,7 +90,7 @@ def test_says_nothing_but_the_bar(run, capfd, monkeypatch):
         warnings.simplefilter("always")
         run("run")
     said = capfd.readouterr()
-    assert said.out == "" and "2/2" in said.err and "val_loss=" in said.err
+    assert said.out == "" and "2/2" in said.err and "held_out_loss=" in said.err
     assert all(line.startswith("train:") for line in said.err.replace("\r", "\n").splitlines() if line)
     assert [str(warning.message) for warning in caught if "lightning" in warning.filename] == []
 
@@ -104,7 +104,7 @@ def test_precision(run, kit):
     full, _ = run("full", precision="auto")
     half, result = run("half", precision="bf16")
     assert all(tensor.dtype == torch.float32 for tensor in half.state_dict().values())
-    assert not kit.same_weights(full, half) and result.history[-1]["val_loss"] < result.history[0]["val_loss"]
+    assert not kit.same_weights(full, half) and result.history[-1]["held_out_loss"] < result.history[0]["held_out_loss"]
     double, result = run("double", precision="64")
     assert all(tensor.dtype == torch.float32 for tensor in double.state_dict().values())
     assert not kit.same_weights(full, double)
@@ -125,7 +125,7 @@ def test_tensorboard_has_the_rows_and_the_reconstructions(run, tmp_path):
         events = EventAccumulator(str(file)).Reload()
         scalars |= {tag: events.Scalars(tag) for tag in events.Tags()["scalars"]}
         images += [image for tag in events.Tags()["images"] for image in events.Images(tag)]
-    for name in ("val_loss", "train_mse", "learning_rate"):
+    for name in ("held_out_loss", "train_mse", "learning_rate"):
         assert [event.step for event in scalars[name]] == [1, 2]
         assert [event.value for event in scalars[name]] == pytest.approx([row[name] for row in result.history])
     assert [(image.width, image.height) for image in images] == [(36, 70)]  # one held-out image above its twin

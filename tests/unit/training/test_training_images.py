@@ -27,7 +27,7 @@ def test_only_good_training_images_are_opened(samples, run, monkeypatch):
     monkeypatch.setattr(batches_module, "read_image", lambda path: opened.add(path) or read(path))
     _, result = run("run")
     assert opened == {sample.image for sample in samples["train"]}
-    assert (result.stats["n_images"], result.stats["n_validation"]) == (7, 1)
+    assert (result.stats["n_images"], result.stats["n_held_out"]) == (7, 1)
     with pytest.raises(DataError, match="good images only"):
         run("spoilt", images=[*samples["train"], samples["test"][-1]])
 

@@ -87,7 +87,7 @@ def test_a_killed_process_goes_on_in_another(samples, whole, kit, tmp_path):
     assert done.returncode == -signal.SIGKILL
     assert files(folder)[1:] == ["checkpoints/last.ckpt", "history.json", "metrics.csv"]  # behind the best so far
     checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-    assert checkpoint["epoch"] == 1 and checkpoint["metrics"]["val_loss"] == whole[1][1]["val_loss"]
+    assert checkpoint["epoch"] == 1 and checkpoint["metrics"]["held_out_loss"] == whole[1][1]["held_out_loss"]
     torn = folder / "checkpoints" / ".last.1.tmp.ckpt"
     torn.write_bytes(b"half a checkpoint")
 
@@ -155,7 +155,7 @@ def test_a_folder_may_be_moved_and_its_best_is_not_forgotten(samples, kit, tmp_p
     criterion = rising()
     criterion.calls, criterion.at = 2 * STEPS, 0  # as many as the killed one had seen
     network, rows, _ = go(samples["train"], tmp_path / "here", criterion)
-    assert min(rows, key=lambda row: row["val_loss"])["epoch"] == 1
+    assert min(rows, key=lambda row: row["held_out_loss"])["epoch"] == 1
     assert all(torch.equal(tensor, first["state_dict"][f"network.{name}"])
                for name, tensor in network.state_dict().items())
 
@@ -167,7 +167,7 @@ def test_checkpoints_that_stay(samples, tmp_path):
         "checkpoints/epoch-0002.ckpt", "checkpoints/epoch-0004.ckpt", "checkpoints/last.ckpt"]
     assert len(kept) == 4
     stored = torch.load(tmp_path / "run" / "checkpoints" / "epoch-0004.ckpt", weights_only=True)
-    assert stored["epoch"] == 3 and set(stored["metrics"]) >= {"val_loss", "train_loss", "gradient_norm"}
+    assert stored["epoch"] == 3 and set(stored["metrics"]) >= {"held_out_loss", "train_loss", "gradient_norm"}
 
 
 if __name__ == "__main__":
