@@ -29,7 +29,8 @@ from nbhelpers.config import ROOT, digest
 from nbhelpers.files import cannot_write, hash_file, read_json, write_json
 
 T = TypeVar("T")
-PACKAGES = ("numpy", "torch", "torchvision", "timm", "anomalib", "opencv-python-headless", "scikit-learn")
+PACKAGES = ("numpy", "torch", "torchvision", "timm", "anomalib", "opencv-python-headless", "scikit-learn", "lightning",
+            "diffusers", "kornia", "torchmetrics", "albumentations")
 
 
 @lru_cache(maxsize=1)

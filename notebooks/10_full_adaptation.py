@@ -123,7 +123,7 @@ print(table.pivot(index=["method", "category", "metric"], columns="scenario", va
       .fillna("-").to_string() if len(table) else "nothing was surely lost, so there is nothing to recover")
 
 # %% [markdown]
-# ## Is one method better than the other?
+# ## Is one method better than another?
 #
 # On the same images: DeLong's test of the ranking, sign flips of AUPIMO image by image, McNemar's test of the
 # decisions; p values adjusted by Holm over all categories. Below 0.05 the methods differ there; above it this study
@@ -134,8 +134,8 @@ tests = compare(study, *SHIFT_PATH) if len(study.config.methods) > 1 else None
 if tests is not None:
     write_csv(study.config.output_dir / "results" / NOTEBOOK / "method_tests.csv", tests)
     shown = tests[tests.metric.isin(["image_auroc", "p_delong_holm", "p_permutation_holm", "p_mcnemar_holm"])]
-    print(shown.pivot(index=["scenario", "category"], columns="metric", values="value").loc[list(SHIFT_PATH)]
-          .round(2).to_string())
+    print(shown.pivot(index=["method", "scenario", "category"], columns="metric", values="value")
+          .reindex(SHIFT_PATH, level="scenario").round(2).to_string())
 
 # %% [markdown]
 # ## Ranking and operating point after refitting

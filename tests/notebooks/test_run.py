@@ -52,7 +52,7 @@ def test_run_succeeds(first):
 
 @pytest.mark.parametrize("row", NOTEBOOKS, ids=lambda row: row.stem)
 def test_notebook_was_executed_for_all_its_values(row, output, config):
-    values = {"category": config.data.categories, "domain": ("clean",)}
+    values = {"category": config.data.categories, "domain": ("clean",), "architecture": config.architectures}
     names = [row.stem]
     for axis in row.per:
         names = [f"{name}__{value}" for name in names for value in values[axis]]

@@ -94,7 +94,10 @@ def test_presets_are_the_table_s_rows(name, row):
 
 
 def test_presets_are_all_valid_and_an_unknown_category_gets_multi():
-    assert preset_for("toothbrush") == "multi" and load_config("tiny").preset == "none"
+    assert preset_for("toothbrush") == preset_for("debug") == "multi"
+    with pytest.raises(ConfigError, match="expected it at load_config, found 'cpu'"):
+        load_config("tiny").changed({"preset": "cpu"})
+    assert load_config("tiny").preset == "none"
     for name in presets():
         assert load_config("tiny", {"preset": name}).preset == name
     multi, debug = (load_config("tiny", {"preset": name}).autoencoder for name in ("multi", "debug"))
