@@ -12,8 +12,13 @@ Architecture = Literal["cnn", "resnet", "vit", "unet_lite", "unet", "reversed", 
 Head = Literal["pixel_l1", "pixel_l2", "ssim", "feature"]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
+Percentile = Annotated[float, Field(gt=0, lt=100)]
+#: Raise it with anything in the code that changes what is learned: trainings stored before are then not taken for it.
+TRAINING_VERSION = 1
 #: Settings of the training that change nothing of what is learned.
 BOOKKEEPING = frozenset({"trackers", "keep_checkpoints", "checkpoint_every"})
+#: Settings of the scoring that no map and no score depends on.
+MASKS = frozenset({"pixel_percentile", "min_area"})
 AUTOENCODER = "ae_"  # an autoencoder's method name: this and the architecture
 Channels = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 
@@ -80,8 +85,9 @@ class ReversedConfig(NetworkConfig):
 
 
 class DiffusionConfig(NetworkConfig):
-    """F069."""
+    """F069. Its noise is the corruption, so no other is to be had."""
 
+    corruption: Literal["none"]
     dim: PositiveInt
     mults: Channels
     timesteps: PositiveInt
@@ -153,13 +159,15 @@ class TrainingConfig(Settings):
 
 
 class ScoringConfig(Settings):
-    """From a residual to an anomaly map and an image score (F074)."""
+    """From a residual to an anomaly map and an image score (F074), and to a mask."""
 
     feature_layers: Layers
     standardize: bool
     morphology: Count
     aggregation: Aggregation
     topk_percentile: OpenShare
+    pixel_percentile: Percentile
+    min_area: Count
 
 
 class SearchConfig(Settings):

@@ -151,7 +151,7 @@ def _build(name: str, weights: str, seed: int) -> tuple[nn.Module, str]:
         )
     if weights == "random":
         with torch.random.fork_rng(devices=[]):  # layers draw from the global generator as they are built
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed those of GPUs too
             return timm.create_model(name), f"random:{seed}"
     if weights == "packaged":
         network = timm.create_model(name)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nbhelpers.errors import ConfigError, ModelError
-from nbhelpers.models.autoencoders.base import PIXELS
+from nbhelpers.models.autoencoders.base import PIXELS, at_least_float32
 from nbhelpers.models.backbones import Vgg16, to_imagenet
 from nbhelpers.settings_autoencoder import LossConfig
 
@@ -249,11 +249,6 @@ def full_precision(images: Tensor) -> AbstractContextManager:
     """Autocast off on the images' device."""
     kind = images.device.type
     return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
-
-
-def at_least_float32(images: Tensor) -> Tensor:
-    """Half precision as float32; float64 as it is."""
-    return images if images.dtype == torch.float64 else images.float()
 
 
 def build_loss(config: LossConfig, backbone: Callable[[], nn.Module] | None = None) -> CombinedLoss:

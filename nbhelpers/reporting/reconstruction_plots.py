@@ -151,7 +151,7 @@ def plot_heads(samples: Sequence[Sample], predictions: Mapping[str, Predictions]
 
 
 def plot_triplets(samples: Sequence[Sample], predictions: Predictions, threshold: float,
-                  limits: tuple[float, float]) -> Figure:
+                  limits: tuple[float, float], min_area: int) -> Figure:
     """Each column one image, its anomaly map, and the mask of the pixels at the threshold or above; truth outlined.
 
     Args:
@@ -159,6 +159,7 @@ def plot_triplets(samples: Sequence[Sample], predictions: Predictions, threshold
         predictions: Maps that hold the samples.
         threshold: On the maps, one for all, from good validation images (see ``residuals.pixel_threshold``).
         limits: Colour scale of all maps (see ``gallery.shared_limits``).
+        min_area: Regions of fewer pixels are no part of the mask.
     """
     from nbhelpers.models.residuals import binary_mask  # here, since it takes the network libraries seconds to import
 
@@ -166,7 +167,7 @@ def plot_triplets(samples: Sequence[Sample], predictions: Predictions, threshold
     figure, axes = image_grid(3, len(samples))
     for i, (column, sample) in enumerate(zip(axes.T, samples, strict=True)):
         image, _ = load_thumbnail(sample, own.masks.shape[1])
-        marked = binary_mask(own.anomaly_maps[i], threshold)
+        marked = binary_mask(own.anomaly_maps[i], threshold, min_area)
         show_image(column[0], image, own.masks[i], own.defect_types[i])
         drawn = _heat(column[1], own.anomaly_maps[i], limits)
         show_image(column[2], np.repeat(255 * marked[..., None], 3, axis=2), own.masks[i], f"{marked.mean():.1%}")

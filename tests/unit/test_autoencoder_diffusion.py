@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from nbhelpers.config import load_config
 from nbhelpers.errors import ConfigError
 from nbhelpers.models.autoencoders.registry import build_network
 
@@ -126,6 +127,12 @@ def test_loss_while_training_follows_the_global_generator():
         for _ in range(30):
             network.loss(images, images, None)
     assert sorted(set(seen)) == list(range(100))  # every step, from the first to the last
+
+
+def test_no_other_corruption_is_to_be_had_and_no_criterion():
+    assert not small().uses_criterion
+    with pytest.raises(ConfigError, match="autoencoder.networks.diffusion.corruption"):
+        load_config("tiny", {"autoencoder.networks.diffusion.corruption": "mask"})
 
 
 def test_no_gradient_flows_through_the_sampler():

@@ -135,7 +135,8 @@ def test_wrong_images_and_sizes_are_refused(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_weights_come_from_the_seed_alone(name):
+def test_weights_come_from_the_seed_alone(name, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("the generators of GPUs were seeded"))
     state = torch.get_rng_state()
     first, second = (build_network(name, SIZE, seed=1, **SMALL[name]) for _ in range(2))
     first.reconstruct(pictures(2))
@@ -144,18 +145,34 @@ def test_weights_come_from_the_seed_alone(name):
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "diffusion"])
+@pytest.mark.parametrize("name", NAMES)
 def test_gradient_checkpointing_changes_nothing(name):
     """With dropout, where the network has it; batch statistics, which are computed twice, count once."""
-    networks, images = [small(name).train() for _ in range(2)], pictures(4)
+    networks, images, kept = [small(name).train() for _ in range(2)], pictures(4), [0, 0]
     networks[1].gradient_checkpointing = True
-    for network in networks:
+    for place, network in enumerate(networks):
+        def keep(tensor, place=place):
+            kept[place] += tensor.numel()
+            return tensor
+
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            network.loss(images, images, mse)[0].backward()
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+                loss = network.loss(images, images, mse)[0]
+            loss.backward()
     plain, checkpointed = networks
+    assert kept[1] < kept[0]
     assert all(torch.equal(p.grad, q.grad) for p, q in zip(plain.parameters(), checkpointed.parameters(), strict=True))
     assert all(torch.equal(p, q) for p, q in zip(plain.buffers(), checkpointed.buffers(), strict=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_double_network_has_a_double_loss(name):
+    network, images = small(name).double(), pictures(2).double()
+    for mode in (True, False):
+        with torch.random.fork_rng(devices=[]):
+            loss, parts = network.train(mode).loss(images, images, mse)
+        assert {loss.dtype, *(part.dtype for part in parts.values())} == {torch.float64}
 
 
 def test_published_parameter_counts():

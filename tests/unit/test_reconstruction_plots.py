@@ -122,15 +122,19 @@ def test_each_head_has_a_row_and_a_scale_of_its_own(nuts):
 
 def test_masks_come_from_one_threshold_and_a_good_image_has_none(nuts):
     samples, part = nuts
-    figure = plots.plot_triplets(samples, part, 10.0, (0.0, 20.0))
+    figure = plots.plot_triplets(samples, part, 10.0, (0.0, 20.0), 1)
     axes = grid(figure, 3, 3)
     for axis, truth in zip(axes[2], part.masks, strict=True):
         assert np.array_equal(np.asarray(axis.images[0].get_array())[..., 0], 255 * truth)  # 10 is at the threshold
     assert [axis.get_title() for axis in axes[2]] == ["0.0%", "25.0%", "25.0%"]
     assert [len(axis.collections) for axis in axes[2]] == [0, 1, 1]
     assert {axis.images[0].get_clim() for axis in axes[1]} == {(0.0, 20.0)}
-    higher = grid(plots.plot_triplets(samples, part, 10.1, (0.0, 20.0)), 3, 3)
+    higher = grid(plots.plot_triplets(samples, part, 10.1, (0.0, 20.0), 1), 3, 3)
     assert [axis.get_title() for axis in higher[2]] == ["0.0%", "0.0%", "25.0%"]
+    size = int(part.masks[1].sum())
+    for min_area, title in ((size, "25.0%"), (size + 1, "0.0%")):
+        shown = grid(plots.plot_triplets(samples, part, 10.0, (0.0, 20.0), min_area), 3, 3)
+        assert shown[2, 1].get_title() == title
 
 
 # -- attention --------------------------------------------------------------------------------------

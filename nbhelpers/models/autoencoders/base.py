@@ -47,6 +47,11 @@ class PixelSpec:
 PIXELS = PixelSpec("tanh", nn.Tanh)
 
 
+def at_least_float32(values: Tensor) -> Tensor:
+    """Half precision as float32; float64 as it is."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
 class BaseAutoencoder(nn.Module, ABC):
     """An autoencoder of ``(B, 3, image_size, image_size)`` images in [-1, 1]; ``forward`` is decode(encode(images)).
 
@@ -59,6 +64,7 @@ class BaseAutoencoder(nn.Module, ABC):
     """
 
     name: ClassVar[str]
+    uses_criterion: ClassVar[bool] = True  # whether ``loss`` asks its criterion; if not, that may be None
 
     def __init__(self, image_size: int, multiple: int = 1) -> None:
         super().__init__()
@@ -138,7 +144,7 @@ class BaseAutoencoder(nn.Module, ABC):
         Args:
             inputs: What the network sees, ``(B, 3, H, W)``; corrupted, or the targets themselves.
             targets: What it should give.
-            criterion: Compares two batches of images.
+            criterion: Compares two batches of images; see ``uses_criterion``.
         """
         return criterion(self(inputs), targets)
 

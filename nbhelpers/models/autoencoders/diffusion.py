@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nbhelpers.errors import ConfigError
-from nbhelpers.models.autoencoders.base import BaseAutoencoder, Criterion
+from nbhelpers.models.autoencoders.base import BaseAutoencoder, Criterion, at_least_float32
 
 SAMPLERS = {"ddim": DDIMScheduler, "ddpm": DDPMScheduler}
 #: Steps whose mean is the loss in evaluation mode, in shares of all.
@@ -43,6 +43,7 @@ class DiffusionAutoencoder(BaseAutoencoder):
     """
 
     name = "diffusion"
+    uses_criterion = False
     SEED = 0  # of the noise that reconstructs, and of the loss in evaluation mode
 
     def __init__(self, image_size: int, dim: int = 64, mults: Sequence[int] = (1, 2, 4, 8), timesteps: int = 1000,
@@ -107,7 +108,7 @@ class DiffusionAutoencoder(BaseAutoencoder):
         finally:
             self.train(training)
 
-    def loss(self, inputs: Tensor, targets: Tensor, criterion: Criterion) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, inputs: Tensor, targets: Tensor, criterion: Criterion | None) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean squared error of the predicted noise (Ho et al. 2020, eq. 14), which is the only part, "noise".
 
         Neither ``inputs`` nor ``criterion`` is used: the noise is the corruption, and no image is reconstructed. While
@@ -116,6 +117,8 @@ class DiffusionAutoencoder(BaseAutoencoder):
         """
         self.check(targets)
         if self.training:
+            toggle = "enable" if self.gradient_checkpointing else "disable"  # the library's own: it knows the blocks
+            getattr(self.predictor, f"{toggle}_gradient_checkpointing")()
             steps = torch.randint(1, self.timesteps + 1, (len(targets),), device=targets.device)
             error = self._noise_error(targets, steps, torch.randn_like(targets))
         else:
@@ -127,7 +130,7 @@ class DiffusionAutoencoder(BaseAutoencoder):
 
     def _noise_error(self, images: Tensor, steps: Tensor, noise: Tensor) -> Tensor:
         predicted = self.predictor(self.process.add_noise(images, noise, steps - 1), steps - 1).sample
-        return F.mse_loss(predicted.float(), noise.float())
+        return F.mse_loss(at_least_float32(predicted), at_least_float32(noise))
 
     def _noised(self, images: Tensor, step: int, generators: list[torch.Generator]) -> tuple[Tensor, Tensor]:
         """The images at a step from 1 on, and the noise in them."""

@@ -23,6 +23,20 @@ ARCHITECTURES = {
 }
 
 
+def architecture_class(architecture: str) -> type[BaseAutoencoder]:
+    """The class of an architecture.
+
+    Raises:
+        ConfigError: unknown architecture.
+    """
+    if architecture not in ARCHITECTURES:
+        close = difflib.get_close_matches(architecture, ARCHITECTURES, n=1)
+        hint = f"did you mean {close[0]}?" if close else "choose one of them"
+        raise ConfigError(f"architecture: expected one of {', '.join(ARCHITECTURES)}, found '{architecture}'; {hint}")
+    module = importlib.import_module(f"{__package__}.{architecture}")
+    return getattr(module, ARCHITECTURES[architecture])
+
+
 def build_network(architecture: str, image_size: int, seed: int = 42, **sizes: Any) -> BaseAutoencoder:
     """An untrained network, its weights drawn from ``seed``; the global generator is left as it was.
 
@@ -35,11 +49,7 @@ def build_network(architecture: str, image_size: int, seed: int = 42, **sizes: A
     Raises:
         ConfigError: unknown architecture, or a size that does not fit.
     """
-    if architecture not in ARCHITECTURES:
-        close = difflib.get_close_matches(architecture, ARCHITECTURES, n=1)
-        hint = f"did you mean {close[0]}?" if close else "choose one of them"
-        raise ConfigError(f"architecture: expected one of {', '.join(ARCHITECTURES)}, found '{architecture}'; {hint}")
-    module = importlib.import_module(f"{__package__}.{architecture}")
+    network = architecture_class(architecture)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return getattr(module, ARCHITECTURES[architecture])(image_size, **sizes)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed those of GPUs too
+        return network(image_size, **sizes)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from nbhelpers.models.autoencoders.base import PIXELS, BaseAutoencoder, Criterion
+from nbhelpers.models.autoencoders.base import PIXELS, BaseAutoencoder, Criterion, at_least_float32
 from nbhelpers.models.autoencoders.blocks import FromVector, ToVector
 
 
@@ -79,7 +79,7 @@ def embedding_difference(first: Sequence[Tensor], second: Sequence[Tensor]) -> T
     """
     terms = []
     for a, b in zip(first, second, strict=True):
-        a, b = a.flatten(1).float(), b.flatten(1).float()
+        a, b = at_least_float32(a.flatten(1)), at_least_float32(b.flatten(1))
         terms.append((1 - F.cosine_similarity(a, b)).mean() + F.mse_loss(b, a) / 2)
     return torch.stack(terms).mean()
 
