@@ -7,9 +7,9 @@ in the same order, altered in the same way, with any number of workers.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from nbhelpers.data.preprocess import normalize_image
 from nbhelpers.errors import DataError
 from nbhelpers.models.autoencoders.base import PIXELS
 
+T = TypeVar("T")
 CACHE_BYTES = 2**30  # resized images are kept in memory if they need less than this
 NOISE = 0.2  # standard deviation, of pixels in [-1, 1]
 CELLS, MASKED = 8, 0.25  # cells a side, and the share of them that is hidden
@@ -35,18 +36,38 @@ def derived_seed(seed: int, purpose: str, *place: int) -> int:
     return int(np.random.SeedSequence(words).generate_state(1)[0])
 
 
-def hold_out(samples: Sequence[Sample], share: float, seed: int, purpose: str) -> tuple[list[Sample], list[Sample]]:
-    """The samples without a random ``share`` (rounded, at least one), and that share; both in their order.
+def hold_out(samples: Sequence[T], share: float, seed: int, purpose: str,
+             groups: Sequence[Hashable] | None = None) -> tuple[list[T], list[T]]:
+    """The samples without a random ``share``, and that share; both in their order.
+
+    Whole groups are drawn until ``share`` of the samples (rounded, at least one) is reached, all groups but one at
+    most: another image of an object that the network was trained on is no unseen one.
+
+    Args:
+        samples: What is divided.
+        share: In (0, 1).
+        seed, purpose: Of the draw.
+        groups: A key for each sample, see ``data.splits.group_keys``; None if each stands alone.
 
     Raises:
-        DataError: fewer than two samples.
+        DataError: fewer than two samples, or a single group.
     """
     if len(samples) < 2:
         raise DataError(f"training: expected at least 2 good images, one of them to be held out, found {len(samples)}; "
                         "add images to train/good or raise splits.train_ratio")
-    count = min(max(1, round(share * len(samples))), len(samples) - 1)
+    members: dict[Hashable, list[int]] = {}
+    for index, (_, key) in enumerate(zip(samples, range(len(samples)) if groups is None else groups, strict=True)):
+        members.setdefault(key, []).append(index)
+    if len(members) < 2:
+        raise DataError(f"training: expected good images of at least 2 groups, one of them to be held out, found "
+                        f"{len(samples)} images of {len(members)}; add images of other objects to train/good, or lower "
+                        "max_gap in splits.groups")
+    count = max(1, round(share * len(samples)))
     draw = np.random.default_rng(derived_seed(seed, purpose))
-    held = set(draw.choice(len(samples), count, replace=False).tolist())
+    parts, held = list(members.values()), set()
+    for place in draw.choice(len(parts), min(count, len(parts) - 1), replace=False):  # as many as can be needed
+        if len(held) < count:
+            held.update(parts[place])
     return [s for i, s in enumerate(samples) if i not in held], [samples[i] for i in sorted(held)]
 
 

@@ -14,9 +14,9 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from tqdm import tqdm
 
 from nbhelpers.files import replacing, write_json, write_text
+from nbhelpers.models.training.trainer import HISTORY
 
-HISTORY, METRICS = "history.json", "metrics.csv"
-LAST = "last.ckpt"
+METRICS, LAST = "metrics.csv", "last.ckpt"
 
 
 class WholeFiles(TorchCheckpointIO):

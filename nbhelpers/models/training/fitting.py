@@ -52,8 +52,9 @@ def lightning_precision(name: str, device: torch.device) -> str:
     return {"64": "64-true", "32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[name]
 
 
-def fit(network: BaseAutoencoder, criterion: nn.Module, batches: Batches, settings: TrainingConfig, corruption: str,
-        seed: int, device: torch.device, folder: Path, loggers: Sequence[Logger]) -> tuple[History, Checkpoints]:
+def fit(network: BaseAutoencoder, criterion: nn.Module | None, batches: Batches, settings: TrainingConfig,
+        corruption: str, seed: int, device: torch.device, folder: Path,
+        loggers: Sequence[Logger]) -> tuple[History, Checkpoints]:
     """Train to the end, or until the held-out loss stays; goes on from the last checkpoint in ``folder``.
 
     Raises:

@@ -36,8 +36,8 @@ class TrainingModule(lightning.LightningModule):
         ModelError: while training, for a loss or a gradient that is not finite.
     """
 
-    def __init__(self, network: BaseAutoencoder, criterion: nn.Module, batches: Batches, settings: TrainingConfig,
-                 corruption: str, seed: int) -> None:
+    def __init__(self, network: BaseAutoencoder, criterion: nn.Module | None, batches: Batches,
+                 settings: TrainingConfig, corruption: str, seed: int) -> None:
         super().__init__()
         self.network = network
         # bound, so that the criterion is no submodule: its frozen network has no place in a checkpoint
@@ -71,7 +71,10 @@ class TrainingModule(lightning.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         # dropout, and the diffusion's noise, draw from the global generators
-        torch.manual_seed(derived_seed(self.seed, "epoch", self.current_epoch))
+        seed = derived_seed(self.seed, "epoch", self.current_epoch)
+        torch.default_generator.manual_seed(seed)
+        if self.device.type != "cpu":  # torch.manual_seed would seed those of other GPUs too
+            torch.get_device_module(self.device).manual_seed(seed)
 
     def on_train_epoch_end(self) -> None:
         self.schedule.step(self.current_epoch, float(self.trainer.callback_metrics["held_out_loss"]))

@@ -5,7 +5,7 @@ Lightning, which takes seconds to import, is imported when something is trained,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -43,8 +43,9 @@ class Trained:
     stats: dict[str, float]
 
 
-def train(network: BaseAutoencoder, criterion: nn.Module, samples: Sequence[Sample], settings: TrainingConfig, *,
-          corruption: str = "none", seed: int, device: str, loader: Mapping[str, Any], folder: Path) -> Trained:
+def train(network: BaseAutoencoder, criterion: nn.Module | None, samples: Sequence[Sample], settings: TrainingConfig, *,
+          corruption: str = "none", groups: Sequence[Hashable] | None = None, seed: int, device: str,
+          loader: Mapping[str, Any], folder: Path) -> Trained:
     """Train ``network`` in place; it ends on ``device``, in evaluation mode, with its best weights.
 
     The best are those of the epoch with the lowest loss of the held-out images, a random share of ``samples``. No other
@@ -53,10 +54,11 @@ def train(network: BaseAutoencoder, criterion: nn.Module, samples: Sequence[Samp
 
     Args:
         network: Untrained.
-        criterion: See ``BaseAutoencoder.loss``.
+        criterion: See ``BaseAutoencoder.loss``; None for a network that uses none.
         samples: Good images.
         settings: Optimiser, schedule, precision, early stopping, augmentation.
         corruption: What the network sees in place of the image: ``none``, ``noise`` or ``mask`` (``batches.corrupt``).
+        groups: A key for each sample; samples of one are held out together (``batches.hold_out``).
         seed: Of everything random.
         device: ``cpu``, ``cuda``, ``cuda:1``, ...
         loader: Arguments of ``make_loader``; ``batch_size`` is taken from the settings.
@@ -64,13 +66,13 @@ def train(network: BaseAutoencoder, criterion: nn.Module, samples: Sequence[Samp
             holds history.json, metrics.csv, weights.safetensors, and the trackers' files.
 
     Raises:
-        DataError: fewer than two images, an anomalous one, or a file that cannot be read.
+        DataError: fewer than two images or groups, an anomalous image, or a file that cannot be read.
         ConfigError: a precision that the device lacks, or a tracker that is not installed.
-        ModelError: the loss is not finite, or the weights in ``folder`` are damaged or do not fit.
+        ModelError: the loss is not finite, or what is stored in ``folder`` is damaged or does not fit.
         ResourceError: a single image does not fit in memory, or ``folder`` cannot be written.
     """
     place, folder = torch.device(device), Path(folder)
-    training, held_out = hold_out(samples, settings.held_out_share, seed, "held-out")
+    training, held_out = hold_out(samples, settings.held_out_share, seed, "held-out", groups)
     with locked(folder):
         if not (folder / WEIGHTS).is_file():
             strategy = (settings.augmentation, settings.augmentation_strength, seed)
@@ -80,17 +82,19 @@ def train(network: BaseAutoencoder, criterion: nn.Module, samples: Sequence[Samp
             )
             _train(network, criterion, batches, settings, corruption, seed, place, folder)
         try:
+            stored = read_json(folder / HISTORY)
+            found = Trained(stored["epochs"], stored["stats"])
             network.load_state_dict(load_file(folder / WEIGHTS))
-        except (SafetensorError, RuntimeError) as error:
-            raise ModelError(f"{folder}: expected the weights of network {network.name}, found others or damaged ones "
-                             f"({str(error).splitlines()[0]}); remove the folder and train again") from error
-        stored = read_json(folder / HISTORY)
+        except (SafetensorError, RuntimeError, FileNotFoundError, ValueError, KeyError, TypeError) as error:
+            raise ModelError(f"{folder}: expected the weights of network {network.name} and their {HISTORY}, found "
+                             f"others or damaged ones ({type(error).__name__}: {str(error).splitlines()[0]}); remove "
+                             "the folder and train again") from error
     network.to(place).eval()
-    return Trained(stored["epochs"], stored["stats"])
+    return found
 
 
-def _train(network: BaseAutoencoder, criterion: nn.Module, batches: Batches, settings: TrainingConfig, corruption: str,
-           seed: int, device: torch.device, folder: Path) -> None:
+def _train(network: BaseAutoencoder, criterion: nn.Module | None, batches: Batches, settings: TrainingConfig,
+           corruption: str, seed: int, device: torch.device, folder: Path) -> None:
     """Fit, with smaller batches if memory runs out, and leave weights and history in ``folder``."""
     from lightning.pytorch.utilities.memory import garbage_collection_cuda
 
@@ -108,7 +112,8 @@ def _train(network: BaseAutoencoder, criterion: nn.Module, batches: Batches, set
         torch.cuda.reset_peak_memory_stats(device)
     with generators_kept(device):
         while True:
-            criterion.to(device, torch.float64 if settings.precision == "64" else torch.float32)
+            if criterion is not None:
+                criterion.to(device, torch.float64 if settings.precision == "64" else torch.float32)
             try:
                 history, kept = fit(network, criterion, batches, settings, corruption, seed, device, folder, loggers)
                 break
@@ -147,9 +152,10 @@ def _halved(batches: Batches, network: BaseAutoencoder, device: torch.device, er
     """
     size = batches.size
     if size == 1:
+        first = "" if network.gradient_checkpointing else "autoencoder.training.gradient_checkpointing=true, "
         raise ResourceError(
             f"training of {network.name}: expected memory for one image of {network.image_size} px on {device}, found "
-            "too little; set autoencoder.training.gradient_checkpointing=true, a smaller data.image_size or network"
+            f"too little; set {first}a smaller data.image_size or network"
         ) from error
     smaller = replace(batches, size=size // 2, accumulate=batches.accumulate * 2)
     print(f"training of {network.name}: out of memory with batches of {size}; on with {smaller.size}, "

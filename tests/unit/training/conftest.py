@@ -23,7 +23,7 @@ class Plain(BaseAutoencoder):
     def __init__(self, image_size=32):
         super().__init__(image_size)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)
             self.down, self.up = nn.Conv2d(3, 4, 4, 2, 1), nn.ConvTranspose2d(4, 3, 4, 2, 1)
 
     def encode(self, images):
@@ -96,11 +96,13 @@ def kit():
 @pytest.fixture
 def run(samples, tmp_path):
     """Train on the eight good images, one of them held out, with some settings changed: the network and the result."""
-    def trained(name, network=None, criterion=None, images=None, corruption="none", loader=None, **changes):
+    def trained(name, network=None, criterion=None, images=None, corruption="none", loader=None, groups=None,
+                **changes):
         network = network or Plain()
-        result = train(network, criterion or Squares(), images or samples["train"],
-                       TrainingConfig(**{**BASE, **changes}), corruption=corruption, seed=3, device="cpu",
-                       loader=loader or {}, folder=tmp_path / name)
+        criterion = criterion or (Squares() if network.uses_criterion else None)
+        result = train(network, criterion, images or samples["train"],
+                       TrainingConfig(**{**BASE, **changes}), corruption=corruption, groups=groups, seed=3,
+                       device="cpu", loader=loader or {}, folder=tmp_path / name)
         return network, result
 
     return trained

@@ -80,6 +80,13 @@ def test_gradient_checkpointing_changes_no_weight(run, kit):
     assert second.gradient_checkpointing and kit.same_weights(first, second)
 
 
+def test_a_network_that_asks_no_criterion_needs_none(run):
+    network = build_network("diffusion", 32, dim=8, mults=(1, 2), timesteps=100, noise_to=20, steps=2)
+    assert type(network).uses_criterion is False
+    history = run("run", network, batch_size=8)[1].history
+    assert len(history) == 2 and {"train_noise", "held_out_loss"} <= history[0].keys()
+
+
 def test_the_best_epoch_is_returned_not_the_last(run, kit):
     network, result = run("run", kit.Level(), optimizer="sgd", momentum=0.0, weight_decay=0.0, learning_rate=0.2,
                           epochs=4, batch_size=8)
@@ -115,6 +122,15 @@ def test_a_finished_training_is_loaded_and_its_files_agree(run, kit, tmp_path):
 
     with pytest.raises(ModelError, match="remove the folder and train again"):
         run("run", build_network("cnn", 32, channels=(4, 8), latent=8))
+    history = (folder / "history.json").read_text()
+    for text in ("", history[:-30], '{"epochs": []}', "[]", None):
+        if text is None:
+            (folder / "history.json").unlink()
+        else:
+            (folder / "history.json").write_text(text)
+        with pytest.raises(ModelError, match="history.json, found others or damaged ones.*remove the folder and train"):
+            run("run")
+    (folder / "history.json").write_text(history)
     (folder / "weights.safetensors").write_bytes(b"torn")
     with pytest.raises(ModelError, match="remove the folder and train again"):
         run("run")
@@ -130,10 +146,11 @@ def test_who_only_loads_does_not_import_lightning():
                        for module in modules)
 
 
-def test_global_generators_are_left_alone(run):
+def test_global_generators_are_left_alone(run, monkeypatch):
     def states():
         return torch.get_rng_state().tolist(), random.getstate(), repr(np.random.get_state())
 
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("the generators of GPUs were seeded"))
     before = states()
     network = build_network("cnn", 32, channels=(4, 8), latent=8, dropout=0.5)
     run("run", network, corruption="mask", augmentation="industrial")

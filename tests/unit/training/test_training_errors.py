@@ -61,6 +61,8 @@ def test_out_of_memory_halves_the_batch_and_keeps_the_step(run, kit, capsys):
     assert kit.same_weights(network, twin) and result.stats["batch_size"] == other.stats["batch_size"] == 2
     with pytest.raises(ResourceError, match="one image of 32 px on cpu.*gradient_checkpointing"):
         run("none", kit.Small(fits=0), batch_size=2)
+    with pytest.raises(ResourceError, match=r"found too little; set a smaller data.image_size or network$"):
+        run("on already", kit.Small(fits=0), batch_size=2, gradient_checkpointing=True)
 
 
 def test_out_of_memory_later_goes_on_from_the_checkpoint(run, kit):

@@ -1,11 +1,12 @@
 """Images of a training: held out, ordered, augmented, kept, batched and corrupted, each by seed and place alone."""
 
+import numpy as np
 import pytest
 import torch
 
 from nbhelpers.errors import DataError
 from nbhelpers.models.training import batches as batches_module
-from nbhelpers.models.training.batches import Batches, EpochOrder, TrainingImages, corrupt, hold_out
+from nbhelpers.models.training.batches import Batches, EpochOrder, TrainingImages, corrupt, derived_seed, hold_out
 
 pytestmark = pytest.mark.unit
 
@@ -22,12 +23,40 @@ def test_held_out_images_are_a_seeded_share():
         hold_out([1], 0.1, 0, "held-out")
 
 
+def test_without_groups_the_draw_is_as_it_always_was():
+    for count, share, seed in ((30, 0.1, 1), (64, 0.25, 2), (2, 0.9, 3), (9, 0.99, 4)):
+        draw = np.random.default_rng(derived_seed(seed, "held-out"))
+        wanted = draw.choice(count, min(max(1, round(share * count)), count - 1), replace=False).tolist()
+        for groups in (None, list(range(count))):
+            assert hold_out(range(count), share, seed, "held-out", groups)[1] == sorted(wanted)
+
+
+def test_groups_are_held_out_whole():
+    names, groups = list(range(30)), [i // 3 if i < 21 else "large" for i in range(30)]  # seven of three, one of nine
+    drawn = set()
+    for seed in range(20):
+        kept, held = hold_out(names, 0.15, seed, "held-out", groups)  # 4 or 5 images: two groups, or the large one
+        assert sorted(kept + held) == names and not {groups[i] for i in kept} & {groups[i] for i in held}
+        large = {groups[i] for i in held} == {"large"}
+        assert len(held) == 9 if large else len(held) in (6, 12)
+        drawn.add(tuple(held))
+    assert len(drawn) > 10 and hold_out(names, 0.15, 19, "held-out", groups)[1] == held
+    for share in (0.01, 0.99):
+        kept, held = hold_out([1, 2, 3], share, 0, "held-out", ["a", "b", "a"])
+        assert {tuple(kept), tuple(held)} == {(1, 3), (2,)}
+    with pytest.raises(DataError, match="at least 2 groups, one of them to be held out, found 3 images of 1"):
+        hold_out([1, 2, 3], 0.1, 0, "held-out", ["a"] * 3)
+
+
 def test_only_good_training_images_are_opened(samples, run, monkeypatch):
     opened, read = set(), batches_module.read_image
     monkeypatch.setattr(batches_module, "read_image", lambda path: opened.add(path) or read(path))
     _, result = run("run")
     assert opened == {sample.image for sample in samples["train"]}
     assert (result.stats["n_images"], result.stats["n_held_out"]) == (7, 1)
+    groups = ["a", "b"] * 4
+    _, halves = run("halves", groups=groups)
+    assert (halves.stats["n_images"], halves.stats["n_held_out"]) == (4, 4)
     with pytest.raises(DataError, match="good images only"):
         run("spoilt", images=[*samples["train"], samples["test"][-1]])
 
