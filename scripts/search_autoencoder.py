@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import matplotlib
 
 from nbhelpers.errors import StudyError
-from nbhelpers.settings_autoencoder import BOOKKEEPING, NetworksConfig
+from nbhelpers.settings_autoencoder import BOOKKEEPING, TRAINING_VERSION, NetworksConfig
 from run_experiments import shown, study_overrides, study_parser
 
 if TYPE_CHECKING:
@@ -39,10 +39,15 @@ def parse(arguments: Sequence[str] | None) -> Namespace:
 
 def search_recipe(study: "Study", category: str, architecture: str) -> dict[str, Any]:
     """All that a search depends on but its number of trials."""
+    from nbhelpers.models.autoencoders.registry import architecture_class  # slow
+
     config, options = study.config, study.config.autoencoder
+    rule = config.splits.groups.get(category)
     return {
+        "version": TRAINING_VERSION, "groups": None if rule is None else rule.model_dump(),
         "network": getattr(options.networks, architecture).model_dump(exclude={"head"}),
-        "loss": options.loss.model_dump(), "search": options.search.model_dump(exclude={"trials"}),
+        "loss": options.loss.model_dump() if architecture_class(architecture).uses_criterion else None,
+        "search": options.search.model_dump(exclude={"trials"}),
         "training": options.training.model_dump(exclude=set(BOOKKEEPING)), "backbone": config.backbone.model_dump(),
         "layers": options.scoring.feature_layers, "image_size": config.data.image_size, "seed": config.seed,
         "device": study.device, "threads": config.threads, "images": study.domain_digest(category, "clean"),
@@ -59,6 +64,7 @@ def run(options: Namespace) -> Path:
     if options.trials is not None:
         overrides["autoencoder.search.trials"] = options.trials
     from nbhelpers.config import digest  # slow, all of these, so only once the command line is right
+    from nbhelpers.data.splits import group_keys
     from nbhelpers.models.autoencoders.registry import build_network
     from nbhelpers.models.backbones import Backbone
     from nbhelpers.models.losses import build_loss
@@ -72,12 +78,17 @@ def run(options: Namespace) -> Path:
     recipe = search_recipe(study, options.category, options.architecture)
     folder = config.output_dir / "search" / f"{options.architecture}_{options.category}_{digest(recipe)}"
     sizes = {name: value for name, value in recipe["network"].items() if name != "corruption"}
+    samples = study.training(options.category, "clean")
+    keys = group_keys(samples, config.splits.groups.get(options.category))
+
+    def eyes() -> Backbone:
+        return Backbone(config.backbone.name, recipe["layers"], config.backbone.weights)
+
     table = search(
         lambda: build_network(options.architecture, config.data.image_size, seed=config.seed, **sizes),
-        build_loss(settings.loss, lambda: Backbone(config.backbone.name, recipe["layers"], config.backbone.weights)),
-        study.training(options.category, "clean"), settings.training, settings.search,
-        corruption=recipe["network"]["corruption"], seed=config.seed, device=study.device,
-        loader=config.loader.model_dump(), folder=folder,
+        build_loss(settings.loss, eyes) if recipe["loss"] else None, samples, settings.training, settings.search,
+        corruption=recipe["network"]["corruption"], groups=[keys[sample.id] for sample in samples], seed=config.seed,
+        device=study.device, loader=config.loader.model_dump(), folder=folder,
     )
     print(table.to_string(index=False, float_format="%.4g"))
     weights = importance(open_trials(folder))

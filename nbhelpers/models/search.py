@@ -7,8 +7,7 @@ search says which settings train well, no more.
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from nbhelpers.artefacts import locked
+from nbhelpers.artefacts import locked, remove
 from nbhelpers.config import digest
 from nbhelpers.data.images import make_loader
 from nbhelpers.data.layout import Sample
@@ -36,9 +35,10 @@ TRIALS, STORAGE = "trials.csv", "trials.db"
 FEWEST = 3  # trials without which no setting's importance can be told
 
 
-def search(build: Callable[[], BaseAutoencoder], criterion: nn.Module, samples: Sequence[Sample],
-           settings: TrainingConfig, space: SearchConfig, *, corruption: str = "none", seed: int, device: str,
-           loader: Mapping[str, Any], folder: Path) -> pd.DataFrame:
+def search(build: Callable[[], BaseAutoencoder], criterion: nn.Module | None, samples: Sequence[Sample],
+           settings: TrainingConfig, space: SearchConfig, *, corruption: str = "none",
+           groups: Sequence[Hashable] | None = None, seed: int, device: str, loader: Mapping[str, Any],
+           folder: Path) -> pd.DataFrame:
     """Train ``space.trials`` networks with settings that Optuna's TPE draws, and rank them.
 
     A share of the samples is held out of all trainings (each of which holds out some more, for its early stopping), and
@@ -52,7 +52,7 @@ def search(build: Callable[[], BaseAutoencoder], criterion: nn.Module, samples: 
         samples: Good training images.
         settings: What the search does not vary.
         space: What it varies, and for how long each network is trained.
-        corruption, seed, device, loader: See ``train``.
+        corruption, groups, seed, device, loader: See ``train``.
         folder: This search's own; its name must change with anything but the number of trials.
 
     Returns:
@@ -66,7 +66,10 @@ def search(build: Callable[[], BaseAutoencoder], criterion: nn.Module, samples: 
     if space.epochs <= settings.warmup_epochs:
         raise ConfigError(f"autoencoder.search.epochs: expected more than training.warmup_epochs "
                           f"({settings.warmup_epochs}), found {space.epochs}; set search.epochs higher")
-    training, held_out = hold_out(samples, settings.held_out_share, seed, "search")
+    keys = range(len(samples)) if groups is None else groups
+    kept, left_out = hold_out(list(zip(samples, keys, strict=True)), settings.held_out_share, seed, "search", keys)
+    training, training_groups = zip(*kept, strict=True)
+    held_out, work = [sample for sample, _ in left_out], folder / "trial"
     with locked(folder):
         import optuna
 
@@ -79,15 +82,14 @@ def search(build: Callable[[], BaseAutoencoder], criterion: nn.Module, samples: 
             study.sampler = optuna.samplers.TPESampler(seed=derived_seed(seed, "trial", index))
             trial = study.ask()
             drawn = settings.model_copy(update={**_draw(trial, space), "epochs": space.epochs, "trackers": ()})
-            network, work = build(), folder / "trial"
-            trained = train(network, criterion, training, drawn, corruption=corruption, seed=seed, device=device,
-                            loader=loader, folder=work / digest(drawn.model_dump()))
+            network = build()
+            trained = train(network, criterion, training, drawn, corruption=corruption, groups=training_groups,
+                            seed=seed, device=device, loader=loader, folder=work / digest(drawn.model_dump()))
             for name in ("epochs", "best_epoch", "seconds_training"):
                 trial.set_user_attr(name, trained.stats[name])
             study.tell(trial, _error(network, held_out, drawn.batch_size, device))
-            shutil.rmtree(work)
-            write_text(folder / TRIALS, _table(study).to_csv(index=False, lineterminator="\n"))
-        return _table(study)
+            _conclude(study, folder, work)
+        return _conclude(study, folder, work)  # also where a search was killed right after its last trial
 
 
 def open_trials(folder: Path) -> optuna.Study:
@@ -109,7 +111,8 @@ def importance(study: optuna.Study) -> dict[str, float]:
 
     if len(_finished(study)) < FEWEST:
         return {}
-    found = optuna.importance.get_param_importances(study)
+    evaluator = optuna.importance.PedAnovaImportanceEvaluator()  # the default is another one in older versions
+    found = optuna.importance.get_param_importances(study, evaluator=evaluator)
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
@@ -134,6 +137,14 @@ def _error(network: BaseAutoencoder, samples: Sequence[Sample], batch_size: int,
     loader = make_loader(samples, network.image_size, batch_size, phase="train", normalization=PIXELS.normalization)
     errors = [network.reconstruction_error(batch.images.to(device)).cpu() for batch in loader]
     return float(torch.cat(errors).double().mean())
+
+
+def _conclude(study: optuna.Study, folder: Path, work: Path) -> pd.DataFrame:
+    """Write the table of the trials that are finished; their trainings are not needed any more."""
+    remove(work)
+    table = _table(study)
+    write_text(folder / TRIALS, table.to_csv(index=False, lineterminator="\n"))
+    return table
 
 
 def _table(study: optuna.Study) -> pd.DataFrame:

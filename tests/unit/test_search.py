@@ -1,5 +1,6 @@
 """The search for training settings: on held-out training images, killed and resumed, ranked, drawn."""
 
+import shutil
 import sys
 
 import numpy as np
@@ -12,11 +13,13 @@ import search_autoencoder
 from nbhelpers.config import digest, load_config
 from nbhelpers.data import images as image_module
 from nbhelpers.errors import ConfigError
+from nbhelpers.models import search as search_module
 from nbhelpers.models.autoencoders.registry import build_network
 from nbhelpers.models.search import importance, open_trials, search
 from nbhelpers.models.training import batches as batches_module
 from nbhelpers.models.training.batches import TrainingImages, hold_out
 from nbhelpers.reporting.search_plots import plot_search
+from nbhelpers.settings_autoencoder import TRAINING_VERSION
 
 pytestmark = pytest.mark.unit
 CONFIG = load_config().autoencoder
@@ -50,10 +53,10 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def go(samples, folder, criterion=None, trials=4):
+def go(samples, folder, criterion=None, trials=4, groups=None):
     space = SPACE.model_copy(update={"trials": trials})
-    return search(build, criterion or Squares(), samples["train"], SETTINGS, space, seed=5, device="cpu", loader={},
-                  folder=folder)
+    return search(build, criterion or Squares(), samples["train"], SETTINGS, space, groups=groups, seed=5, device="cpu",
+                  loader={}, folder=folder)
 
 
 @pytest.fixture(scope="module")
@@ -75,14 +78,20 @@ def test_ranked_within_the_space_and_written(found):
     assert not (folder / "trial").exists()
 
 
-def test_the_error_is_that_of_images_no_training_saw(samples, found, tmp_path, monkeypatch):
+def watch(monkeypatch):
+    """The paths that trainings open from now on, and those that the measuring does."""
     trained, measured = [], []
     for module, seen in ((batches_module, trained), (image_module, measured)):
-        def watch(path, read=module.read_image, seen=seen):
+        def read(path, read=module.read_image, seen=seen):
             seen.append(path)
             return read(path)
 
-        monkeypatch.setattr(module, "read_image", watch)
+        monkeypatch.setattr(module, "read_image", read)
+    return trained, measured
+
+
+def test_the_error_is_that_of_images_no_training_saw(samples, found, tmp_path, monkeypatch):
+    trained, measured = watch(monkeypatch)
     again = go(samples, tmp_path / "one", trials=1)
     _, held_out = hold_out(samples["train"], SETTINGS.held_out_share, 5, "search")
     assert measured == [sample.image for sample in held_out]
@@ -116,6 +125,32 @@ def test_a_search_that_stopped_goes_on_and_draws_the_same(samples, found, tmp_pa
     pd.testing.assert_frame_equal(go(samples, tmp_path / "run", criterion), table)
     assert criterion.calls == calls  # it was done
     assert sorted(go(samples, tmp_path / "run", criterion, trials=5).trial) == [1, 2, 3, 4, 5]
+
+
+def test_groups_are_held_out_whole_here_and_in_each_training(samples, tmp_path, monkeypatch):
+    trained, measured = watch(monkeypatch)
+    given_keys, real = {}, search_module.train
+
+    def train(network, criterion, given, settings, *, groups, **more):
+        given_keys.update(zip([sample.image for sample in given], groups, strict=True))
+        return real(network, criterion, given, settings, groups=groups, **more)
+
+    monkeypatch.setattr(search_module, "train", train)
+    of = {sample.image: index // 2 for index, sample in enumerate(samples["train"])}  # four pairs
+    go(samples, tmp_path / "run", trials=1, groups=list(of.values()))
+    assert len(measured) == 2 and len({of[path] for path in measured}) == 1
+    assert given_keys == {path: key for path, key in of.items() if path not in measured}
+    assert {*trained} == given_keys.keys()
+
+
+def test_what_a_kill_left_undone_is_done(samples, found, tmp_path):
+    shutil.copytree(found[1], tmp_path / "run")
+    (tmp_path / "run" / "trials.csv").unlink()
+    (tmp_path / "run" / "trial" / "some").mkdir(parents=True)
+    criterion = Squares()
+    pd.testing.assert_frame_equal(go(samples, tmp_path / "run", criterion), found[0])
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "run" / "trials.csv"), found[0])
+    assert not (tmp_path / "run" / "trial").exists() and criterion.calls == 0
 
 
 def test_a_search_shorter_than_the_warm_up_is_refused(samples, tmp_path):
@@ -170,8 +205,11 @@ def test_recipe_leaves_out_the_number_of_trials_and_the_bookkeeping():
     same = {"autoencoder.search.trials": 3, "autoencoder.training.keep_checkpoints": True,
             "autoencoder.networks.cnn.head": "ssim"}
     other = {"autoencoder.search.epochs": 31, "autoencoder.loss.ssim": 0.1, "seed": 1, "data.image_size": 96,
-             "autoencoder.networks.cnn.latent": 7, "autoencoder.networks.cnn.corruption": "noise"}
+             "autoencoder.networks.cnn.latent": 7, "autoencoder.networks.cnn.corruption": "noise",
+             "splits.groups": {"carpet": {"pattern": r"(\d+)", "max_gap": 1}}}
     assert {name(**{key: value}) for key, value in same.items()} == {name()}
+    assert search_autoencoder.search_recipe(Study(), "carpet", "cnn")["version"] == TRAINING_VERSION
+    assert search_autoencoder.search_recipe(Study(), "carpet", "diffusion")["loss"] is None
     assert len({name(), *(name(**{key: value}) for key, value in other.items())}) == 1 + len(other)
 
 
