@@ -12,10 +12,10 @@
 # **Question.** A network that has learned to reconstruct good images cannot reconstruct a defect, or so the idea goes.
 # How far does it hold for this architecture, and how much depends on how image and reconstruction are compared?
 #
-# **Reads** each category's clean split. **Writes** the trained networks, their predictions, and rows of scenario
+# **Reads** each category's splits. **Writes** the trained networks, their predictions, and rows of scenario
 # `reconstruction`, to `outputs/<profile>/`.
 #
-# **Takes** seconds a category on the tiny set, minutes on a GPU, up to an hour on a CPU at full size.
+# **Takes** seconds a category on the tiny set, minutes at 128 px on a CPU (preset `cpu`); full size wants a GPU.
 # **Before this:** 03. **After:** 07. Run once for each architecture.
 #
 # Plain autoencoders are the weak end of the field: with a pixel residual the published one reaches a pixel AUROC of
@@ -66,7 +66,7 @@ from nbhelpers.reporting.reconstruction_plots import (
 from nbhelpers.evaluation.thresholds import f1_optimal
 from nbhelpers.models.autoencoder import to_pixels
 from nbhelpers.models.residuals import pixel_threshold
-from nbhelpers.protocol.reconstruction import HEADS, costs, heads_table, quality_table, reconstruction_rows
+from nbhelpers.protocol.reconstruction import HEADS, costs, heads_table, quality_table
 from nbhelpers.protocol.table import write_metrics
 from nbhelpers.reporting.gallery import one_of_each, shared_limits, spread
 from nbhelpers.reporting.plots import save_figure, use_style
@@ -85,10 +85,11 @@ study.describe()
 # validation, which will calibrate thresholds, nor test is looked at. A run that was killed goes on at its last epoch.
 
 # %%
-detectors = {category: study.detector(METHOD, category) for category in study.categories}
-for category, detector in detectors.items():
-    stats = detector.stats
-    print(f"{category}: {stats['n_images']} images, {stats['n_held_out']} of them held out; "
+detectors = {}
+for category in study.categories:
+    detectors[category] = study.detector(METHOD, category)
+    stats = detectors[category].stats
+    print(f"{category}: trained on {stats['n_images']} images, {stats['n_held_out']} more held out; "
           f"{stats['n_parameters']:,} parameters, {stats['epochs']} epochs, the best was {stats['best_epoch']}")
 
 # %%
@@ -154,12 +155,13 @@ _ = save_figure(fig, study.figure_path(NOTEBOOK, f"{architecture}_head_scores"))
 # %% [markdown]
 # ## From map to mask
 #
-# A pixel is marked where it exceeds the 99.5th percentile of good validation pixels, one threshold for all images; what
-# is smaller than 15 pixels is dropped. Scaled image by image, every good image would show a defect.
+# A pixel is marked where it exceeds a high percentile of good validation pixels, one threshold for all images; what is
+# smaller than a few pixels is dropped. Scaled image by image, every good image would show a defect.
 
 # %%
-limit = pixel_threshold(said.anomaly_maps[said.labels == 0])
-fig = plot_triplets(chosen, said, limit, shared_limits(said))
+scoring = study.config.autoencoder.scoring
+limit = pixel_threshold(said.anomaly_maps[said.labels == 0], scoring.pixel_percentile)
+fig = plot_triplets(chosen, said, limit, shared_limits(said), scoring.min_area)
 _ = save_figure(fig, study.figure_path(NOTEBOOK, f"{architecture}_masks"))
 
 # %% [markdown]
@@ -176,8 +178,8 @@ if architecture == "vit":
 # %% [markdown]
 # ## What does it cost?
 #
-# All architectures that are trained so far, one CPU thread or one GPU as configured; a forward pass is one
-# reconstruction of one image.
+# All architectures that are trained so far with these settings; a forward pass is the reconstruction of one image, on
+# the configured device and threads.
 
 # %% tags=["nbval-ignore-output"]
 print(costs(study).round(2).to_string(index=False))
@@ -194,7 +196,7 @@ print(f"{label(METHOD)}: the best head on average is {label(best.idxmax())}, ima
 threshold = f1_optimal(said.labels, said.image_scores)
 print(f"{category}: F1 {threshold.calibration['f1']:.2f} on validation; degenerate: {threshold.degenerate}")
 table = write_metrics(study)
-assert len(table[table.scenario == "reconstruction"]) >= len(reconstruction_rows(study, architecture))
+assert METHOD in set(table[table.scenario == "reconstruction"].method)
 for found_history in (d.history for d in detectors.values()):
     losses = [row["held_out_loss"] for row in found_history]
     assert min(losses) < losses[0], "training did not lower the loss on held-out normals"

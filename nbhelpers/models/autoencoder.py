@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from nbhelpers.config import digest
 from nbhelpers.data.images import SampleDataset
 from nbhelpers.data.layout import Sample
 from nbhelpers.data.preprocess import denormalize
+from nbhelpers.data.splits import group_keys
 from nbhelpers.errors import DataError, ModelError
 from nbhelpers.files import hash_file
 from nbhelpers.models.autoencoders.base import PIXELS
@@ -31,8 +33,8 @@ from nbhelpers.models.losses import build_loss
 from nbhelpers.models.residuals import HEADS, Residual, morphology
 from nbhelpers.models.storage import load_detector, save_detector
 from nbhelpers.models.training.trainer import train
-from nbhelpers.settings import BackboneConfig
-from nbhelpers.settings_autoencoder import BOOKKEEPING, AutoencoderConfig
+from nbhelpers.settings import BackboneConfig, GroupRule
+from nbhelpers.settings_autoencoder import BOOKKEEPING, TRAINING_VERSION, AutoencoderConfig
 
 #: Share of the mean deviation that is added to each place's, so that a place that never varies is not divided by 0.
 FLOOR = 0.1
@@ -46,6 +48,7 @@ class Autoencoder(ImageDetector):
         options: Its sizes and head, the loss, the training and the scoring, as in ``configs/autoencoder.yaml``.
         backbone: The network that the feature head and the perceptual loss look through.
         image_size: Side of the square images, pixels.
+        groups: Category to the rule of which images show one object: those are held out together, or not at all.
         runs: Folder below which each training keeps its checkpoints and history, so that one that was killed goes on
             and one that is done is not repeated; None keeps nothing.
         **shared: See ``ImageDetector``; ``aggregation`` is over the pixels of the finished anomaly map.
@@ -63,10 +66,11 @@ class Autoencoder(ImageDetector):
     settings = (*ImageDetector.settings, "architecture")
 
     def __init__(self, architecture: str, options: AutoencoderConfig, backbone: BackboneConfig, image_size: int = 224,
-                 runs: Path | None = None, **shared: Any) -> None:
+                 groups: Mapping[str, GroupRule] | None = None, runs: Path | None = None, **shared: Any) -> None:
         self.name = f"ae_{architecture}"
         super().__init__(image_size, **shared)
         self.architecture, self.options, self.backbone, self.runs = architecture, options, backbone, runs
+        self.groups = dict(groups or {})
         self.choice = getattr(options.networks, architecture)
         self.sizes = self.choice.model_dump(exclude={"head", "corruption"})
         self.network = build_network(architecture, image_size, seed=self.seed, **self.sizes).to(self.device).eval()
@@ -101,10 +105,11 @@ class Autoencoder(ImageDetector):
         with tempfile.TemporaryDirectory() as temporary:
             folder = (self.runs or Path(temporary)) / f"{self.architecture}_{digest(self.training_recipe(samples))}"
             self.network = build_network(self.architecture, self.image_size, seed=self.seed, **self.sizes)
-            criterion = build_loss(self.options.loss, self._eyes)
+            criterion = build_loss(self.options.loss, self._eyes) if self.network.uses_criterion else None
             trained = train(
                 self.network, criterion, samples, self.options.training, corruption=self.choice.corruption,
-                seed=self.seed, device=str(self.device), loader=self.loader, folder=folder,
+                groups=self._groups(samples), seed=self.seed, device=str(self.device), loader=self.loader,
+                folder=folder,
             )
         self.network.to(self.device).eval()
         self.history, self._is_fitted = trained.history, True
@@ -112,16 +117,29 @@ class Autoencoder(ImageDetector):
         self._normal = self._normal_residuals(samples) if self.options.scoring.standardize else {}
         return self
 
+    def _groups(self, samples: Sequence[Sample]) -> list[str] | None:
+        """The object that each image shows, as its category's rule tells it; None where no category has one."""
+        if not any(sample.category in self.groups for sample in samples):
+            return None
+        keys: dict[str, str] = {}
+        for category in dict.fromkeys(sample.category for sample in samples):
+            own = [sample for sample in samples if sample.category == category]
+            found = group_keys(own, self.groups.get(category))
+            keys |= {identity: f"{category} {number}" for identity, number in found.items()}
+        return [keys[sample.id] for sample in samples]
+
     def training_recipe(self, samples: Sequence[Sample]) -> dict[str, Any]:
         """All that the trained weights depend on; the head and what follows it are no part of it."""
         options = self.options
         eyes = {"backbone": self.backbone.model_dump(), "layers": options.scoring.feature_layers}
+        criterion = {"loss": options.loss.model_dump(), "perceptual": eyes if options.loss.perceptual else None}
         return {
+            "version": TRAINING_VERSION, "criterion": criterion if self.network.uses_criterion else None,
             "architecture": self.architecture, "sizes": self.sizes, "corruption": self.choice.corruption,
-            "loss": options.loss.model_dump(), "training": options.training.model_dump(exclude=set(BOOKKEEPING)),
-            "perceptual": eyes if options.loss.perceptual else None,
+            "training": options.training.model_dump(exclude=set(BOOKKEEPING)),
             "image_size": self.image_size, "seed": self.seed, "device": str(self.device),
-            "threads": torch.get_num_threads(), "images": [(s.id, hash_file(s.image)) for s in samples],
+            "threads": torch.get_num_threads(), "groups": self._groups(samples),
+            "images": [(s.id, hash_file(s.image)) for s in samples],
         }
 
     def _normal_residuals(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
@@ -176,6 +194,7 @@ class Autoencoder(ImageDetector):
         """
         if not hasattr(self.network, "attention"):
             raise ModelError(f"{self.name}: expected a network with attention maps, found {self.architecture}; use ae_vit")
+        self.tensors()
         return torch.cat([self.network.attention(batch.images.to(self.device)).cpu()
                           for batch in self.batches(samples, "attention", "test")]).numpy()
 
@@ -215,13 +234,17 @@ class Autoencoder(ImageDetector):
             differ = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
             raise ModelError(f"{path}: expected the tensors of network {self.architecture}, found others ({differ[0]}: "
                              f"expected {wanted.get(differ[0])}, found {found.get(differ[0])}); fit it again")
+        if bool(parts["normal"]) != self.options.scoring.standardize:
+            raise ModelError(f"{path}: expected residuals of normal images only where scoring.standardize asks for them, "
+                             f"found {len(parts['normal'])} for standardize={self.options.scoring.standardize}; fit it again")
         self.network.load_state_dict(parts["network"])
         self._normal, self._is_fitted = {name: tensor.cpu() for name, tensor in parts["normal"].items()}, True
 
     def save(self, path: Path) -> None:
         """Write the folder ``path``: the network's best weights, the options, the history of the training."""
         save_detector(path, self.kind, self.tensors(), {
-            "settings": {name: getattr(self, name) for name in self.settings},
+            "settings": {name: getattr(self, name) for name in self.settings}, "fingerprint": self._eyes().fingerprint(),
+            "groups": {name: rule.model_dump() for name, rule in self.groups.items()},
             "options": self.options.model_dump(mode="json"), "backbone": self.backbone.model_dump(),
             "loader": self.loader, "stats": self.stats, "history": self.history,
         })
@@ -233,11 +256,20 @@ class Autoencoder(ImageDetector):
         Raises:
             ModelError: something is missing, damaged, of another version, or does not fit together.
         """
-        tensors, stored = load_detector(
-            path, cls.kind, ("settings", "options", "backbone", "loader", "stats", "history"), device
-        )
-        model = cls(options=AutoencoderConfig(**stored["options"]), backbone=BackboneConfig(**stored["backbone"]),
-                    device=device, loader=stored["loader"], **stored["settings"])
+        keys = ("settings", "fingerprint", "groups", "options", "backbone", "loader", "stats", "history")
+        tensors, stored = load_detector(path, cls.kind, keys, device)
+        try:
+            options, backbone = AutoencoderConfig(**stored["options"]), BackboneConfig(**stored["backbone"])
+            groups = {name: GroupRule(**rule) for name, rule in stored["groups"].items()}
+        except ValidationError as error:
+            fault = error.errors()[0]
+            raise ModelError(f"{path}: expected the autoencoder settings of this version, found others "
+                             f"({'.'.join(map(str, fault['loc']))}: {fault['msg']}); fit it again") from error
+        model = cls(options=options, backbone=backbone, groups=groups, device=device, loader=stored["loader"],
+                    **stored["settings"])
+        if model._eyes().fingerprint() != stored["fingerprint"]:
+            raise ModelError(f"{path}: trained with backbone {stored['fingerprint']}, found "
+                             f"{model._eyes().fingerprint()} here; fit it again")
         model.restore(tensors, path)
         model.stats, model.history = stored["stats"], stored["history"]
         return model

@@ -8,7 +8,7 @@ from typing import Any
 from nbhelpers.config import Config
 from nbhelpers.errors import ConfigError
 from nbhelpers.models.detector import Detector
-from nbhelpers.settings_autoencoder import BOOKKEEPING, architecture_of
+from nbhelpers.settings_autoencoder import BOOKKEEPING, MASKS, TRAINING_VERSION, NetworksConfig, architecture_of
 
 #: Method name to the module and class of its detector.
 DETECTORS = {
@@ -28,10 +28,16 @@ def method_settings(config: Config, method: str) -> dict[str, Any]:
         if method not in DETECTORS:
             raise ConfigError(f"unknown method '{method}'; known: {', '.join(DETECTORS)}, ae_<architecture>")
         return getattr(config, method).model_dump(exclude={"seeds"})  # those of its refits
+    known = NetworksConfig.model_fields
+    if architecture not in known:
+        raise ConfigError(f"method '{method}': expected ae_ and one of {', '.join(known)}, found '{architecture}'; choose "
+                          "one of them")
     options = config.autoencoder.model_dump(exclude={
-        "architectures": True, "networks": True, "search": True, "training": set(BOOKKEEPING),
+        "architectures": True, "networks": True, "search": True, "training": set(BOOKKEEPING), "scoring": set(MASKS),
     })
-    return {**options, "network": getattr(config.autoencoder.networks, architecture).model_dump()}
+    network = getattr(config.autoencoder.networks, architecture).model_dump()
+    groups = config.splits.model_dump()["groups"]  # of the images that are held out together
+    return {**options, "network": network, "groups": groups, "version": TRAINING_VERSION}
 
 
 def new_detector(config: Config, method: str, seed: int, device: str) -> Detector:
@@ -49,7 +55,8 @@ def new_detector(config: Config, method: str, seed: int, device: str) -> Detecto
 
         scoring = config.autoencoder.scoring
         return Autoencoder(
-            architecture, config.autoencoder, config.backbone, runs=config.output_dir / "training",
+            architecture, config.autoencoder, config.backbone, groups=config.splits.groups,
+            runs=config.output_dir / "training",
             aggregation=scoring.aggregation, topk_percentile=scoring.topk_percentile, **shared,
         )
     from nbhelpers.models.backbones import Backbone

@@ -9,19 +9,21 @@ import numpy as np
 import pandas as pd
 import torch
 
+from nbhelpers import artefacts
 from nbhelpers.config import digest
 from nbhelpers.evaluation.metrics import image_metrics, pixel_metrics
 from nbhelpers.evaluation.scenarios import stated, to_rows
 from nbhelpers.models.detector import Predictions
 from nbhelpers.protocol.cells import fitted_stats
-from nbhelpers.protocol.table import Part, rows
+from nbhelpers.protocol.table import Part, is_made, rows
+from nbhelpers.reporting.reconstruction_plots import OWN, METRICS
 from nbhelpers.reporting.results import split_metric
-from nbhelpers.settings_autoencoder import AUTOENCODER, architecture_of
+from nbhelpers.settings_autoencoder import AUTOENCODER, NetworksConfig, architecture_of
 from nbhelpers.study import Study
 
 #: The heads that are put side by side; ``pixel_l1`` ranks much like ``pixel_l2``.
 HEADS = ("pixel_l2", "ssim", "feature")
-METRICS = ("image_auroc", "pixel_auroc", "aupro")
+STATS = ("model_mb", "epochs", "seconds_training", "seconds_epoch")
 TIMED_BATCH, TIMED_REPEATS = 8, 5
 
 
@@ -62,15 +64,21 @@ def reconstruction_part(study: Study, architecture: str, category: str) -> Part:
 
 
 def parts(study: Study) -> list[Part]:
-    """All of this module's rows."""
+    """All of this module's rows: of every architecture, for the table takes those that are made."""
     return [reconstruction_part(study, architecture, category)
-            for architecture in study.config.architectures for category in study.categories]
+            for architecture in NetworksConfig.model_fields for category in study.categories]
 
 
 def reconstruction_rows(study: Study, architecture: str) -> pd.DataFrame:
     """``reconstruction_part`` of every category as rows."""
     return pd.concat([rows(study, reconstruction_part(study, architecture, name)) for name in study.categories],
                      ignore_index=True)
+
+
+def current_rows(study: Study, architecture: str, category: str) -> list[Any]:
+    """The rows of ``reconstruction_part`` where they are made and current, else none; nothing is computed."""
+    part = reconstruction_part(study, architecture, category)
+    return list(rows(study, part).itertuples()) if is_made(study, part) else []
 
 
 def heads_table(study: Study, architecture: str) -> pd.DataFrame:
@@ -87,7 +95,7 @@ def heads_table(study: Study, architecture: str) -> pd.DataFrame:
     for method, category in study.cells:
         if architecture_of(method) is None:
             own = ranking(study.predictions(method, category, "clean", "clean", "test"))
-            found += [(method, category, "own", metric, entry["value"]) for metric, entry in own.items()]
+            found += [(method, category, OWN, metric, entry["value"]) for metric, entry in own.items()]
     table = pd.DataFrame(found, columns=["method", "category", "head", "metric", "value"])
     wide = table.pivot(index=["method", "category", "head"], columns="metric", values="value").reset_index()
     return wide.rename_axis(columns=None).reindex(columns=["method", "category", "head", *METRICS])
@@ -108,19 +116,21 @@ def costs(study: Study) -> pd.DataFrame:
     """What each autoencoder that is trained cost, a row an architecture and category; nothing is trained for it.
 
     Returns:
-        Columns architecture, category, parameters, model_mb, epochs, seconds_training, seconds_epoch, forward_ms: a
-        reconstruction of one image in a batch of 8 on the study's device (median of 5).
+        Columns architecture, category, parameters, model_mb, epochs, seconds_training, seconds_epoch; mse_good: of the
+        reconstructions of good val images, NaN until they are made; forward_ms: a reconstruction of one image in a
+        batch of 8 on the study's device (median of 5).
     """
     found = []
-    for architecture in study.config.architectures:
+    for architecture in NetworksConfig.model_fields:
+        method = AUTOENCODER + architecture
         for category in study.categories:
-            stats = fitted_stats(study, AUTOENCODER + architecture, category, "clean")
-            if stats is None:
-                continue
-            shown = {name: stats[name] for name in ("model_mb", "epochs", "seconds_training", "seconds_epoch")}
-            found.append({"architecture": architecture, "category": category, "parameters": stats["n_parameters"],
-                          **shown})
-    table = pd.DataFrame(found)
+            path, recipe = study.model_path(method, category, "clean"), study.detector_recipe(method, category, "clean")
+            if artefacts.is_current(path, recipe):
+                stats = fitted_stats(study, method, category, "clean")
+                quality = {row.metric: row.value for row in current_rows(study, architecture, category)}
+                found.append((architecture, category, stats["n_parameters"], *(stats[name] for name in STATS),
+                              quality.get("mse[images=good]")))
+    table = pd.DataFrame(found, columns=["architecture", "category", "parameters", *STATS, "mse_good"])
     times = {name: forward_ms(study, name) for name in dict.fromkeys(table.architecture)}
     return table.assign(forward_ms=table.architecture.map(times))
 

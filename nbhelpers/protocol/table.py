@@ -47,6 +47,11 @@ def rows(study: Study, part: Part) -> pd.DataFrame:
     return pd.DataFrame(found, columns=list(COLUMNS))
 
 
+def is_made(study: Study, part: Part) -> bool:
+    """Whether a part's rows are there and current."""
+    return artefacts.is_current(_path(study, part), part.recipe)
+
+
 def parts(study: Study) -> list[Part]:
     """Every part that the configured scenarios, methods and categories have."""
     found = (importlib.import_module(f"{__package__}.{name}").parts(study) for name in MODULES)
@@ -59,7 +64,7 @@ def write_metrics(study: Study) -> pd.DataFrame:
     with artefacts.locked(target):  # read and written in one go: two notebooks may be at it
         found = []
         for part in parts(study):
-            if artefacts.is_current(_path(study, part), part.recipe):
+            if is_made(study, part):
                 found += read_json(_path(study, part))
         table = results_table(found)
         tables.write_csv(target, table)

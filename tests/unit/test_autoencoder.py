@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nbhelpers.config import load_config
-from nbhelpers.errors import ConfigError, ModelError
+from nbhelpers.errors import ConfigError, DataError, ModelError
 from nbhelpers.evaluation.scenarios import SCENARIOS
 from nbhelpers.models import autoencoder as module
 from nbhelpers.models.autoencoder import FLOOR, Autoencoder, to_pixels
@@ -118,6 +118,13 @@ def test_what_does_not_fit_is_refused(fitted, samples, tmp_path):
     settings.write_text(json.dumps(stored))
     with pytest.raises(ModelError, match="expected the tensors of network cnn, found others .*fit it again"):
         Autoencoder.load(tmp_path / "m")
+    for change, said in (({"options": {**stored["options"], "sizes": 1}}, "sizes: Extra inputs.*fit it again"),
+                         ({"fingerprint": "another"}, "trained with backbone another, found tf_efficientnet_lite0")):
+        settings.write_text(json.dumps({**stored, **change}))
+        with pytest.raises(ModelError, match=said):
+            Autoencoder.load(tmp_path / "m")
+    with pytest.raises(ModelError, match="found 0 for standardize=True; fit it again"):
+        make(**{"autoencoder.scoring.standardize": True}).restore(fitted.tensors(), "memory")
     with pytest.raises(ModelError, match="expected a network with attention maps, found cnn"):
         fitted.attention(samples["test"])
     with pytest.raises(ConfigError, match="multiple of 8, found 60; set data.image_size=64"):
@@ -125,6 +132,30 @@ def test_what_does_not_fit_is_refused(fitted, samples, tmp_path):
         Autoencoder("cnn", config.autoencoder, config.backbone, image_size=60)
     with pytest.raises(ConfigError, match="unknown method 'screw'"):
         method_settings(config, "screw")
+    with pytest.raises(ConfigError, match="'ae_unets': expected ae_ and one of cnn, .*found 'unets'"):
+        new_detector(config, "ae_unets", 42, "cpu")
+
+
+def test_attention_of_a_vision_transformer(samples):
+    config = load_config("tiny", {
+        **SMALL, "autoencoder.networks.vit": {"patch": 16, "dim": 16, "depth": 1, "decoder_depth": 1, "heads": 2},
+    })
+    model = Autoencoder("vit", config.autoencoder, config.backbone, image_size=64)
+    with pytest.raises(ModelError, match="ae_vit: expected a trained network"):
+        model.attention(samples["test"])
+    weights = model.fit(samples["train"]).attention(samples["test"])
+    assert weights.shape == (4, 2, 16, 16)
+    np.testing.assert_allclose(weights.sum(axis=-1), 1, rtol=1e-5)
+
+
+def test_images_of_one_object_are_held_out_together(samples):
+    """The stems end in 0 to 7: with a gap of 1 they are one object, which cannot be held out of itself."""
+    config = load_config("tiny", {**SMALL, "splits.groups": {"c": {"pattern": r"(\d+)$", "max_gap": 1}}})
+    model = new_detector(config.changed({"data.image_size": 64}), "ae_cnn", 42, "cpu")
+    model.runs = None
+    with pytest.raises(DataError, match="group"):
+        model.fit(samples["train"])
+    assert method_settings(config, "ae_cnn") != method_settings(load_config("tiny", SMALL), "ae_cnn")
 
 
 def test_settings_that_change_no_score_are_no_part_of_the_recipe():
@@ -132,7 +163,7 @@ def test_settings_that_change_no_score_are_no_part_of_the_recipe():
         return method_settings(load_config("tiny", changes), "ae_cnn")
 
     assert recipe() == recipe(**{"autoencoder.search.trials": 3, "autoencoder.training.trackers": ["wandb"],
-                                 "autoencoder.networks.vit.dim": 192})
+                                 "autoencoder.networks.vit.dim": 192, "autoencoder.scoring.min_area": 3})
     assert recipe() != recipe(**{"autoencoder.networks.cnn.head": "ssim"})
 
 
