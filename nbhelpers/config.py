@@ -195,8 +195,8 @@ def load_config(profile: str = "tiny", overrides: Mapping[str, Any] | None = Non
     changes = _nest(overrides or {})
     preset, known = changes.get("preset", values["preset"]), presets()
     if preset != NO_PRESET and preset not in known:
-        raise ConfigError(f"setting 'preset': wanted {NO_PRESET} or one of {', '.join(known)}, found {preset!r}; multi is "
-                          "for any category without one of its own")
+        raise ConfigError(f"setting 'preset': wanted {NO_PRESET} or one of {', '.join(known)}, found {preset!r}; "
+                          "multi is for any category without one of its own")
     values = _merge(values, known.get(preset, {}))
     if os.environ.get(WORKSPACE_VARIABLE):
         values["workspace"] = os.environ[WORKSPACE_VARIABLE]

@@ -54,6 +54,13 @@ sys.path.insert(0, str(ROOT))
 os.chdir(ROOT)
 
 # %%
+from nbhelpers.evaluation.thresholds import f1_optimal
+from nbhelpers.models.autoencoder import to_pixels
+from nbhelpers.models.residuals import pixel_threshold
+from nbhelpers.protocol.reconstruction import HEADS, costs, heads_table, quality_table
+from nbhelpers.protocol.table import write_metrics
+from nbhelpers.reporting.gallery import one_of_each, shared_limits, spread
+from nbhelpers.reporting.plots import save_figure, use_style
 from nbhelpers.reporting.reconstruction_plots import (
     plot_attention,
     plot_head_scores,
@@ -62,14 +69,6 @@ from nbhelpers.reporting.reconstruction_plots import (
     plot_reconstructions,
     plot_triplets,
 )
-
-from nbhelpers.evaluation.thresholds import f1_optimal
-from nbhelpers.models.autoencoder import to_pixels
-from nbhelpers.models.residuals import pixel_threshold
-from nbhelpers.protocol.reconstruction import HEADS, costs, heads_table, quality_table
-from nbhelpers.protocol.table import write_metrics
-from nbhelpers.reporting.gallery import one_of_each, shared_limits, spread
-from nbhelpers.reporting.plots import save_figure, use_style
 from nbhelpers.reporting.results import label
 from nbhelpers.study import open_study
 

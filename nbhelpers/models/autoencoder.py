@@ -155,7 +155,8 @@ class Autoencoder(ImageDetector):
             mean = first / len(samples)
             deviation = (second / len(samples) - mean.square()).clamp(min=0).sqrt()
             normal[f"mean.{head}"] = mean.float()
-            normal[f"deviation.{head}"] = (deviation + FLOOR * deviation.mean() + torch.finfo(torch.float32).eps).float()
+            floor = FLOOR * deviation.mean() + torch.finfo(torch.float32).eps
+            normal[f"deviation.{head}"] = (deviation + floor).float()
         return normal
 
     # -- predict ------------------------------------------------------------------------------------
@@ -193,7 +194,8 @@ class Autoencoder(ImageDetector):
             ModelError: the architecture has no attention to show.
         """
         if not hasattr(self.network, "attention"):
-            raise ModelError(f"{self.name}: expected a network with attention maps, found {self.architecture}; use ae_vit")
+            raise ModelError(f"{self.name}: expected a network with attention maps, found "
+                             f"{self.architecture}; use ae_vit")
         self.tensors()
         return torch.cat([self.network.attention(batch.images.to(self.device)).cpu()
                           for batch in self.batches(samples, "attention", "test")]).numpy()
@@ -235,15 +237,17 @@ class Autoencoder(ImageDetector):
             raise ModelError(f"{path}: expected the tensors of network {self.architecture}, found others ({differ[0]}: "
                              f"expected {wanted.get(differ[0])}, found {found.get(differ[0])}); fit it again")
         if bool(parts["normal"]) != self.options.scoring.standardize:
-            raise ModelError(f"{path}: expected residuals of normal images only where scoring.standardize asks for them, "
-                             f"found {len(parts['normal'])} for standardize={self.options.scoring.standardize}; fit it again")
+            raise ModelError(f"{path}: expected residuals of normal images only where scoring.standardize asks for "
+                             f"them, found {len(parts['normal'])} for standardize={self.options.scoring.standardize}; "
+                             "fit it again")
         self.network.load_state_dict(parts["network"])
         self._normal, self._is_fitted = {name: tensor.cpu() for name, tensor in parts["normal"].items()}, True
 
     def save(self, path: Path) -> None:
         """Write the folder ``path``: the network's best weights, the options, the history of the training."""
         save_detector(path, self.kind, self.tensors(), {
-            "settings": {name: getattr(self, name) for name in self.settings}, "fingerprint": self._eyes().fingerprint(),
+            "settings": {name: getattr(self, name) for name in self.settings},
+            "fingerprint": self._eyes().fingerprint(),
             "groups": {name: rule.model_dump() for name, rule in self.groups.items()},
             "options": self.options.model_dump(mode="json"), "backbone": self.backbone.model_dump(),
             "loader": self.loader, "stats": self.stats, "history": self.history,

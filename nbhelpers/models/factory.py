@@ -30,8 +30,8 @@ def method_settings(config: Config, method: str) -> dict[str, Any]:
         return getattr(config, method).model_dump(exclude={"seeds"})  # those of its refits
     known = NetworksConfig.model_fields
     if architecture not in known:
-        raise ConfigError(f"method '{method}': expected ae_ and one of {', '.join(known)}, found '{architecture}'; choose "
-                          "one of them")
+        raise ConfigError(f"method '{method}': expected ae_ and one of {', '.join(known)}, found '{architecture}'; "
+                          "choose one of them")
     options = config.autoencoder.model_dump(exclude={
         "architectures": True, "networks": True, "search": True, "training": set(BOOKKEEPING), "scoring": set(MASKS),
     })

@@ -16,7 +16,7 @@ from nbhelpers.evaluation.scenarios import stated, to_rows
 from nbhelpers.models.detector import Predictions
 from nbhelpers.protocol.cells import fitted_stats
 from nbhelpers.protocol.table import Part, is_made, rows
-from nbhelpers.reporting.reconstruction_plots import OWN, METRICS
+from nbhelpers.reporting.reconstruction_plots import METRICS, OWN
 from nbhelpers.reporting.results import split_metric
 from nbhelpers.settings_autoencoder import AUTOENCODER, NetworksConfig, architecture_of
 from nbhelpers.study import Study

@@ -55,8 +55,8 @@ def test_a_plain_residual_map_by_hand(fitted, samples):
     raw = make(**{"autoencoder.scoring.morphology": 0})
     raw.smoothing_sigma = 0.0
     raw.restore(fitted.tensors(), "memory")
-    np.testing.assert_allclose(raw.predict(samples["test"]).anomaly_maps, ((images - found) ** 2).mean(axis=1), rtol=1e-4,
-                               atol=1e-6)
+    expected = ((images - found) ** 2).mean(axis=1)
+    np.testing.assert_allclose(raw.predict(samples["test"]).anomaly_maps, expected, rtol=1e-4, atol=1e-6)
     assert to_pixels(images).dtype == np.uint8 and to_pixels(np.full((1, 3, 2, 2), -1.0)).max() == 0
 
 
