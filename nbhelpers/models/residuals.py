@@ -114,25 +114,25 @@ def reconstruction_quality(images: Tensor, reconstructions: Tensor) -> dict[str,
     return {name: values.float().cpu().numpy() for name, values in found.items()}
 
 
-def pixel_threshold(good_maps: np.ndarray, percentile: float = 99.5) -> float:
-    """The level that ``percentile`` % of the pixels of good images stay below, in the maps' unit.
+def pixel_threshold(good_maps: np.ndarray, pixel_percentile: float) -> float:
+    """The level that ``pixel_percentile`` % of the pixels of good images stay below, in the maps' unit.
 
     Args:
         good_maps: ``(N, H, W)`` maps of validation normals; all images share the level (FEATURES P31).
-        percentile: In (0, 100).
+        pixel_percentile: In (0, 100).
 
     Raises:
         ConfigError: a percentile out of range.
         DataError: no map.
     """
-    if not 0 < percentile < 100:
-        raise ConfigError(f"percentile: expected a number in (0, 100), found {percentile}; 99.5 is usual")
+    if not 0 < pixel_percentile < 100:
+        raise ConfigError(f"pixel_percentile: expected a number in (0, 100), found {pixel_percentile}; 99.5 is usual")
     if good_maps.size == 0:
         raise DataError("pixel threshold: expected maps of good validation images, found none; check the split")
-    return float(np.percentile(good_maps, percentile))
+    return float(np.percentile(good_maps, pixel_percentile))
 
 
-def binary_mask(anomaly_map: np.ndarray, threshold: float, min_area: int = 15) -> np.ndarray:
+def binary_mask(anomaly_map: np.ndarray, threshold: float, min_area: int) -> np.ndarray:
     """Where an anomaly map is at its threshold or above, ``(H, W)`` uint8, 0 or 1.
 
     Args:

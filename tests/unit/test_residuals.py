@@ -190,13 +190,13 @@ def test_small_regions_are_dropped_and_the_threshold_belongs_to_the_mask():
     scores[10:12, 0:7] = 1.0  # 14 pixels
     scores[range(3, 17), range(6, 20)] = 1.0  # 14 pixels, joined by their corners alone ...
     scores[17, 19] = 1.0  # ... and one more below the last
-    mask = binary_mask(scores, 1.0)
+    mask = binary_mask(scores, 1.0, 15)
     assert mask.dtype == np.uint8 and set(np.unique(mask)) == {0, 1}
     assert mask[0:3, 0:5].all() and mask.sum() == 30
     assert not mask[10:12, 0:7].any()
     assert binary_mask(scores, 1.0, min_area=0).sum() == binary_mask(scores, 1.0, min_area=14).sum() == 44
-    assert binary_mask(scores, 1.001).sum() == 0
-    assert binary_mask(scores, -1.0).all()  # all of it is one region
+    assert binary_mask(scores, 1.001, 15).sum() == 0
+    assert binary_mask(scores, -1.0, 15).all()  # all of it is one region
 
 
 def test_masks_keep_the_regions_that_skimage_counts_as_large():
@@ -205,7 +205,7 @@ def test_masks_keep_the_regions_that_skimage_counts_as_large():
     sizes = np.bincount(regions.ravel())
     large = (sizes >= 15) & (np.arange(len(sizes)) > 0)
     assert 0 < large.sum() < len(sizes) - 1
-    assert np.array_equal(binary_mask(scores, 0.7), large[regions])
+    assert np.array_equal(binary_mask(scores, 0.7, 15), large[regions])
 
 
 def test_a_good_image_has_no_defect_on_the_scale_of_good_images():
@@ -214,11 +214,11 @@ def test_a_good_image_has_no_defect_on_the_scale_of_good_images():
     good = draw.normal(1, 0.1, (8, 32, 32)).astype(np.float32)
     defect = good[0].copy()
     defect[8:16, 8:16] += 2
-    threshold = pixel_threshold(good)
+    threshold = pixel_threshold(good, 99.5)
     assert threshold == pytest.approx(np.sort(good.ravel())[round(0.995 * (good.size - 1))], abs=1e-3)
-    assert [binary_mask(m, threshold).any() for m in good] == [False] * 8
+    assert [binary_mask(m, threshold, 15).any() for m in good] == [False] * 8
     assert np.array_equal(binary_mask(defect, threshold, min_area=15)[8:16, 8:16], np.ones((8, 8)))
-    assert all(binary_mask(m, threshold_otsu(m)).any() for m in good)
+    assert all(binary_mask(m, threshold_otsu(m), 15).any() for m in good)
 
 
 @pytest.mark.parametrize("percentile", [0, 100, -1, float("nan")])
@@ -229,4 +229,4 @@ def test_a_percentile_out_of_range_is_refused(percentile):
 
 def test_a_threshold_needs_maps():
     with pytest.raises(DataError, match="expected maps of good validation images, found none"):
-        pixel_threshold(np.empty((0, 4, 4), np.float32))
+        pixel_threshold(np.empty((0, 4, 4), np.float32), 99.5)
