@@ -60,7 +60,8 @@ def reconstruction_part(study: Study, architecture: str, category: str) -> Part:
 
     fitted = digest(study.detector_recipe(method, category, "clean"))
     recipe = study.recipe("rows", part="reconstruction", fitted=fitted, heads=HEADS)
-    return Part(f"reconstruction_{architecture}_{category}", recipe, make)
+    optional = architecture not in study.config.architectures
+    return Part(f"reconstruction_{architecture}_{category}", recipe, make, optional)
 
 
 def parts(study: Study) -> list[Part]:

@@ -67,7 +67,8 @@ def complete(study: Study) -> None:
         if _view_fault(study, name) or _predictions_fault(study, name):
             run_scenario(study, name)
     for part in parts(study):
-        rows(study, part)
+        if not part.optional:
+            rows(study, part)
 
 
 def stored_results(study: Study) -> Stored:

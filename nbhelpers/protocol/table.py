@@ -29,11 +29,13 @@ class Part:
         name: Its file below ``results/rows``.
         recipe: All that the rows depend on (see ``Study.recipe``); cheap to make.
         make: Computes them.
+        optional: They belong into the table if somebody asked for them; the report does not ask.
     """
 
     name: str
     recipe: dict[str, Any]
     make: Callable[[], Rows]
+    optional: bool = False
 
 
 def _path(study: Study, part: Part) -> Path:

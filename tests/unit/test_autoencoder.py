@@ -203,6 +203,9 @@ def test_heads_and_reconstructions_stand_in_the_table(study, monkeypatch):
     costs = reconstruction.costs(study)
     network = new_detector(study.config, "ae_cnn", 42, "cpu").network
     assert costs.parameters.tolist() == [network.n_parameters] * 2 and (costs.forward_ms > 0).all()
+    # of architectures that nobody asked for there are parts, which the report does not have made
+    asked = {part.name for part in reconstruction.parts(study) if not part.optional}
+    assert asked == {"reconstruction_cnn_hazelnut", "reconstruction_cnn_carpet"}
     # nothing of it is computed twice
     monkeypatch.setattr(module, "train", lambda *_, **__: pytest.fail("trained again"))
     monkeypatch.setattr(Autoencoder, "predict_by", lambda *_: pytest.fail("predicted again"))
