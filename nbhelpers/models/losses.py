@@ -47,7 +47,7 @@ def ssim_map(images: Tensor, others: Tensor) -> Tensor:
     """
     _require_window(images, "ssim")
     # Variances are small differences of large numbers. In this memory layout a GPU convolves channel by channel in
-    # float32; in channels_last it could take TF32. This one's window is separable: twice as fast as torchmetrics'.
+    # float32; in channels_last it could take TF32. kornia's window is separable: 22 products a pixel, not 121.
     return similarity(images.contiguous(), others.contiguous(), WINDOW, max_val=DATA_RANGE)
 
 
