@@ -102,7 +102,8 @@ def report_results(folder: RunFolder) -> None:
     path = folder.output / "results" / "metrics.csv"
     if path.is_file():
         wide = headline_table(pd.read_csv(path)).rename_axis(columns=None).reset_index()
-        print(f"\n{wide.to_string(index=False, float_format='%.3f', na_rep='-')}")
+        if len(wide):  # no scenario was evaluated where only some notebooks were run
+            print(f"\n{wide.to_string(index=False, float_format='%.3f', na_rep='-')}")
         print(f"\nresults             {shown(path.parent)}")
     print(f"figures             {shown(folder.output / 'figures')}")
     print(f"executed notebooks  {shown(folder.output / 'executed')}")
