@@ -12,7 +12,7 @@ from torch import nn
 
 from nbhelpers.config import ROOT, load_config
 from nbhelpers.data.layout import Sample
-from nbhelpers.models.autoencoders.registry import build_network
+from nbhelpers.models.autoencoders.registry import ARCHITECTURES, build_network
 from nbhelpers.models.training.trainer import train
 from nbhelpers.settings_autoencoder import TrainingConfig
 
@@ -20,6 +20,12 @@ pytestmark = pytest.mark.unit
 # all that is random at once: order, dropout, augmentation, corruption; and a rate that changes every epoch
 SETTINGS = {"epochs": 5, "warmup_epochs": 1, "batch_size": 3, "augmentation": "industrial", "accumulate": 2,
             "scheduler": "cosine", "patience": 0, "precision": "auto"}
+SMALLEST = {
+    "cnn": {"channels": (4, 8), "latent": 8}, "resnet": {"backbone": "test_resnet", "latent": 8},
+    "vit": {"patch": 8, "dim": 16, "depth": 1, "decoder_depth": 1, "heads": 2}, "unet_lite": {"base": 4},
+    "unet": {"channels": (4, 8), "dropout": 0.2}, "reversed": {"channels": (4, 8), "bottleneck": 8},
+    "diffusion": {"dim": 8, "mults": (1, 2)},
+}
 STEPS = 3  # calls of the criterion an epoch: seven images in batches of three, the last sits out; and the held-out one
 
 
@@ -105,6 +111,24 @@ def test_wherever_it_stops_it_ends_alike(samples, whole, kit, tmp_path, at):
         go(samples["train"], tmp_path / "run", Counting(at, stop))
     network, rows, _ = go(samples["train"], tmp_path / "run")
     assert kit.same_weights(network, whole[0]) and rows == whole[1]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_architecture_ends_alike(samples, kit, tmp_path, architecture):
+    def once(folder, at=0):
+        network = build_network(architecture, 32, seed=1, **SMALLEST[architecture])
+        loss, calls = network.loss, iter(range(1, 100))
+        network.loss = lambda *given, **named: stop() if next(calls) == at else loss(*given, **named)
+        base = load_config().autoencoder.training.model_dump()
+        settings = TrainingConfig(**{**base, **SETTINGS, "epochs": 3})
+        result = train(network, Counting(), samples["train"], settings, seed=3, device="cpu", loader={}, folder=folder)
+        return network, [row["held_out_loss"] for row in result.history]
+
+    network, losses = once(tmp_path / "whole")
+    with pytest.raises(Stop):
+        once(tmp_path / "run", at=2 * STEPS + 2)
+    again, same = once(tmp_path / "run")
+    assert kit.same_weights(network, again) and losses == same and len(set(losses)) == 3
 
 
 def test_workers_change_nothing_and_resume_alike(samples, whole, kit, tmp_path):
