@@ -20,7 +20,8 @@ from nbhelpers.study import open_study
 SMALL = {
     "autoencoder.networks.cnn": {"channels": [8, 16], "latent": 16, "head": "pixel_l2"},
     "autoencoder.loss": {"ssim": 0.0, "perceptual": 0.0},
-    "autoencoder.training": {"epochs": 3, "batch_size": 4, "warmup_epochs": 0, "learning_rate": 0.005},
+    "autoencoder.training": {"precision": "32", "epochs": 3, "batch_size": 4, "warmup_epochs": 0,
+                             "learning_rate": 0.005},
 }
 
 

@@ -26,7 +26,8 @@ NETWORKS = {
 CHANGES = {
     "autoencoder.networks": {name: {**sizes, "head": "pixel_l2"} for name, sizes in NETWORKS.items()},
     "autoencoder.loss": {"ssim": 0.0, "perceptual": 0.0},
-    "autoencoder.training": {"epochs": 6, "batch_size": 4, "warmup_epochs": 0, "learning_rate": 0.005},
+    "autoencoder.training": {"precision": "32", "epochs": 6, "batch_size": 4, "warmup_epochs": 0,
+                             "learning_rate": 0.005},
 }
 
 

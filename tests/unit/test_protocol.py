@@ -15,6 +15,7 @@ from nbhelpers.reporting.tables import qualified
 from nbhelpers.study import open_study
 
 SMALL = {
+    "methods": ["patchcore", "padim"],
     "data.categories": ["hazelnut", "carpet"], "data.image_size": 96,
     "data.synthetic": {"size": 96, "train_good": 15, "test_good": 8, "per_defect": 3},
     "evaluation.bootstrap_draws": 100, "evaluation.conformal_folds": 2, "padim.n_features": 20,
