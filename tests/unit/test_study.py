@@ -15,7 +15,7 @@ from nbhelpers.study import open_study, pick_device
 SMALL = {
     "data.categories": ["hazelnut", "carpet"], "data.image_size": 64,
     "data.synthetic": {"size": 64, "train_good": 10, "test_good": 4, "per_defect": 2},
-    "evaluation.bootstrap_draws": 100, "methods": ["patchcore"],
+    "evaluation.bootstrap_draws": 100, "methods": ["patchcore"], "autoencoder.architectures": [],
 }
 
 
