@@ -14,7 +14,8 @@ from nbhelpers.reporting.results import read_metrics
 from nbhelpers.study import open_study
 
 SMALL = {
-    "methods": ["patchcore"], "autoencoder.architectures": [], "scenarios": ["clean", "no_adaptation"], "data.categories": ["carpet"],
+    "methods": ["patchcore"], "autoencoder.architectures": [], "scenarios": ["clean", "no_adaptation"],
+    "data.categories": ["carpet"],
     "data.image_size": 64, "data.synthetic": {"size": 64, "train_good": 10, "test_good": 4, "per_defect": 2},
     "evaluation.bootstrap_draws": 100,
 }
