@@ -19,8 +19,8 @@ SMALL = {
     "data.image_size": 64, "data.synthetic": {"size": 64, "train_good": 10, "test_good": 4, "per_defect": 2},
     "evaluation.bootstrap_draws": 100,
 }
-LINE = ["--set", "methods=[patchcore]", "--set", "scenarios=[clean, no_adaptation]", "--categories", "carpet", "--set",
-        "data.image_size=64", "--set", "data.synthetic={size: 64, train_good: 10, test_good: 4, per_defect: 2}",
+LINE = ["--set", "methods=[patchcore]", "--set", "autoencoder.architectures=[]", "--set",
+        "scenarios=[clean, no_adaptation]", "--categories", "carpet", "--set", "data.image_size=64", "--set", "data.synthetic={size: 64, train_good: 10, test_good: 4, per_defect: 2}",
         "--set", "evaluation.bootstrap_draws=100"]
 
 
