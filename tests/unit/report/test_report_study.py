@@ -20,8 +20,9 @@ SMALL = {
     "evaluation.bootstrap_draws": 100,
 }
 LINE = ["--set", "methods=[patchcore]", "--set", "autoencoder.architectures=[]", "--set",
-        "scenarios=[clean, no_adaptation]", "--categories", "carpet", "--set", "data.image_size=64", "--set", "data.synthetic={size: 64, train_good: 10, test_good: 4, per_defect: 2}",
-        "--set", "evaluation.bootstrap_draws=100"]
+        "scenarios=[clean, no_adaptation]", "--categories", "carpet", "--set", "data.image_size=64", "--set",
+        "data.synthetic={size: 64, train_good: 10, test_good: 4, per_defect: 2}", "--set",
+        "evaluation.bootstrap_draws=100"]
 
 
 @pytest.fixture(scope="module")
