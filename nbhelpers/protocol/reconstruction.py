@@ -11,10 +11,9 @@ import torch
 
 from nbhelpers import artefacts
 from nbhelpers.config import digest
-from nbhelpers.evaluation.metrics import image_metrics, pixel_metrics
 from nbhelpers.evaluation.scenarios import stated, to_rows
-from nbhelpers.models.detector import Predictions
 from nbhelpers.protocol.cells import fitted_stats
+from nbhelpers.protocol.refits import ranking
 from nbhelpers.protocol.table import Part, is_made, rows
 from nbhelpers.reporting.reconstruction_plots import METRICS, OWN
 from nbhelpers.reporting.results import split_metric
@@ -25,17 +24,6 @@ from nbhelpers.study import Study
 HEADS = ("pixel_l2", "ssim", "feature")
 STATS = ("model_mb", "epochs", "seconds_training", "seconds_epoch")
 TIMED_BATCH, TIMED_REPEATS = 8, 5
-
-
-def ranking(predictions: Predictions) -> dict[str, dict[str, Any]]:
-    """Threshold-free metrics of test predictions as entries of the tidy table; without masks image AUROC alone."""
-    values = image_metrics(predictions.labels, predictions.image_scores, threshold=0.0)
-    found = {"image_auroc": stated(values["image_auroc"], len(predictions))}
-    seen = predictions.subset(predictions.pixel_valid)
-    if seen.masks.any():
-        values = pixel_metrics(seen.anomaly_maps, seen.masks)
-        found |= {name: stated(values[name], len(seen)) for name in METRICS if name in values}
-    return found
 
 
 def reconstruction_part(study: Study, architecture: str, category: str) -> Part:
@@ -51,7 +39,7 @@ def reconstruction_part(study: Study, architecture: str, category: str) -> Part:
         detector, split = study.detector(method, category), study.split(category)
         found = {"parameters": stated(detector.network.n_parameters, len(split["train"]))}
         for head, test in detector.predict_heads(split["test"], HEADS).items():
-            found |= {f"{name}[head={head}]": entry for name, entry in ranking(test).items()}
+            found |= {f"{name}[head={head}]": entry for name, entry in ranking(test, METRICS).items()}
         for images, label in (("good", 0), ("defect", 1)):
             part = [sample for sample in split["val"] if sample.label == label]
             quality = reconstruction_quality(*map(torch.from_numpy, detector.reconstruct(part)))
@@ -95,7 +83,7 @@ def heads_table(study: Study, architecture: str) -> pd.DataFrame:
             found.append((row.method, row.category, qualifiers["head"], metric, row.value))
     for method, category in study.cells:
         if architecture_of(method) is None:
-            own = ranking(study.predictions(method, category, "clean", "clean", "test"))
+            own = ranking(study.predictions(method, category, "clean", "clean", "test"), METRICS)
             found += [(method, category, OWN, metric, entry["value"]) for metric, entry in own.items()]
     table = pd.DataFrame(found, columns=["method", "category", "head", "metric", "value"])
     wide = table.pivot(index=["method", "category", "head"], columns="metric", values="value").reset_index()

@@ -13,12 +13,26 @@ from nbhelpers import artefacts
 from nbhelpers.config import digest
 from nbhelpers.evaluation.metrics import image_metrics, pixel_metrics
 from nbhelpers.evaluation.scenarios import stated, to_rows
+from nbhelpers.models.detector import Predictions
 from nbhelpers.protocol.table import Part, rows
 from nbhelpers.reporting import tables
 from nbhelpers.study import Study
 
 METHOD = "padim"
 METRICS = ("image_auroc", "image_ap", "pixel_auroc", "aupro")
+
+
+def ranking(predictions: Predictions, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Those of the named threshold-free metrics that test predictions have, as entries of the tidy table.
+
+    Without masks there are those of images alone.
+    """
+    values = image_metrics(predictions.labels, predictions.image_scores, threshold=0.0)
+    counts, seen = dict.fromkeys(values, len(predictions)), predictions.subset(predictions.pixel_valid)
+    if seen.masks.any():
+        values |= pixel_metrics(seen.anomaly_maps, seen.masks)
+        counts |= dict.fromkeys(values, len(seen)) | counts
+    return {name: stated(values[name], counts[name]) for name in names if name in values}
 
 
 def seeds_part(study: Study, category: str) -> Part:
@@ -35,13 +49,7 @@ def seeds_part(study: Study, category: str) -> Part:
                 test = study.predictions(METHOD, category, "clean", "clean", "test")
             else:
                 test = study.new_detector(METHOD, seed).fit(split["train"]).predict(split["test"])
-            values = image_metrics(test.labels, test.image_scores, threshold=0.0)
-            counts, seen = dict.fromkeys(values, len(test)), test.subset(test.pixel_valid)
-            if seen.masks.any():
-                values |= pixel_metrics(seen.anomaly_maps, seen.masks)
-                counts |= dict.fromkeys(values, len(seen)) | counts
-            metrics = {name: stated(values[name], counts[name]) for name in METRICS if name in values}
-            found += to_rows("seeds", METHOD, category, seed, metrics)
+            found += to_rows("seeds", METHOD, category, seed, ranking(test, METRICS))
         return found
 
     fitted = digest(study.predictions_recipe(METHOD, category, "clean", "clean", "test"))

@@ -194,7 +194,7 @@ def test_heads_and_reconstructions_stand_in_the_table(study, monkeypatch):
     assert len(table) == 2 * len(reconstruction.HEADS) + 2  # three heads, and PaDiM's own, of two categories
     test = study.predictions("ae_cnn", "carpet", "clean", "clean", "test")
     own = table[(table.category == "carpet") & (table["head"] == "pixel_l2")].iloc[0]
-    assert own.image_auroc == pytest.approx(reconstruction.ranking(test)["image_auroc"]["value"])
+    assert own.image_auroc == pytest.approx(reconstruction.ranking(test, ["image_auroc"])["image_auroc"]["value"])
     quality = reconstruction.quality_table(study, "cnn")
     good = [s for s in study.split("carpet")["val"] if not s.label]
     images, found = study.detector("ae_cnn", "carpet").reconstruct(good)
