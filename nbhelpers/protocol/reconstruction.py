@@ -70,17 +70,19 @@ def current_rows(study: Study, architecture: str, category: str) -> list[Any]:
     return list(rows(study, part).itertuples()) if is_made(study, part) else []
 
 
+def _qualified(study: Study, architecture: str, qualifier: str) -> list[tuple[str, str, str, float]]:
+    """Category, value of the qualifier, metric and value of the rows whose metric has that qualifier."""
+    named = [(row, *split_metric(row.metric)) for row in reconstruction_rows(study, architecture).itertuples()]
+    return [(row.category, found[qualifier], metric, row.value) for row, metric, found in named if qualifier in found]
+
+
 def heads_table(study: Study, architecture: str) -> pd.DataFrame:
     """An autoencoder's heads beside the study's other methods (head ``own``), on clean test.
 
     Returns:
         Columns method, category, head, and ``METRICS`` (NaN where there are no masks).
     """
-    found = []
-    for row in reconstruction_rows(study, architecture).itertuples():
-        metric, qualifiers = split_metric(row.metric)
-        if "head" in qualifiers:
-            found.append((row.method, row.category, qualifiers["head"], metric, row.value))
+    found = [(AUTOENCODER + architecture, *row) for row in _qualified(study, architecture, "head")]
     for method, category in study.cells:
         if architecture_of(method) is None:
             own = ranking(study.predictions(method, category, "clean", "clean", "test"), METRICS)
@@ -92,11 +94,7 @@ def heads_table(study: Study, architecture: str) -> pd.DataFrame:
 
 def quality_table(study: Study, architecture: str) -> pd.DataFrame:
     """Mean SSIM, MSE and L1 of the reconstructions of clean val, good images and defects apart; pixels in [-1, 1]."""
-    found = []
-    for row in reconstruction_rows(study, architecture).itertuples():
-        metric, qualifiers = split_metric(row.metric)
-        if "images" in qualifiers:
-            found.append((row.category, qualifiers["images"], metric, row.value))
+    found = _qualified(study, architecture, "images")
     table = pd.DataFrame(found, columns=["category", "images", "metric", "value"])
     return table.pivot(index=["category", "images"], columns="metric", values="value").rename_axis(columns=None)
 
