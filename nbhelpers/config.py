@@ -158,6 +158,8 @@ def _explain(error: ValidationError) -> str:
         close = difflib.get_close_matches(key, _known_keys(Config), n=1, cutoff=0.5)
         hint = f"; did you mean {close[0]}?" if close else "; see configs/base.yaml for the known ones"
         return f"unknown setting '{key}' (value {fault['input']!r}){hint}"
+    if fault["type"] == "value_error" and isinstance(fault["input"], Mapping):  # settings that do not fit together
+        return f"setting '{key}': wanted {fault['ctx']['error']}"
     wanted = fault["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     wanted = wanted.replace("tuple", "list").replace("Tuple", "list").replace("dictionary", "mapping")
     return f"setting '{key}': wanted {wanted}, found {fault['input']!r} ({type(fault['input']).__name__})"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, create_model, field_validator
 
 from nbhelpers.settings import Aggregation, Layers, OpenShare, Positive, PositiveInt, Settings, Share
 
@@ -28,11 +28,59 @@ def architecture_of(method: str) -> str | None:
     return method.removeprefix(AUTOENCODER) if method.startswith(AUTOENCODER) else None
 
 
+class TrainingConfig(Settings):
+    """How an autoencoder is trained (F082-F095)."""
+
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    accumulate: PositiveInt
+    optimizer: Literal["adam", "adamw", "sgd"]
+    learning_rate: Positive
+    weight_decay: NotNegative
+    momentum: Share
+    scheduler: Literal["none", "cosine", "plateau", "step"]
+    warmup_epochs: Count
+    step_epochs: PositiveInt
+    step_factor: OpenShare
+    precision: Literal["auto", "64", "32", "bf16", "16"]
+    clip_norm: NotNegative
+    patience: Count
+    min_delta: NotNegative
+    held_out_share: OpenShare
+    augmentation: Literal["none", "flips_color", "industrial", "xray"]
+    augmentation_strength: Share
+    gradient_checkpointing: bool
+    checkpoint_every: Count
+    keep_checkpoints: bool
+    trackers: tuple[Literal["tensorboard", "mlflow", "wandb"], ...]
+
+    @field_validator("warmup_epochs")
+    @classmethod
+    def _ends(cls, value: int, info: ValidationInfo) -> int:
+        epochs = info.data.get("epochs")  # missing where it is itself refused
+        if epochs is not None and value >= epochs:
+            raise ValueError(f"fewer than epochs ({epochs}), or the full rate is never reached")
+        return value
+
+
+#: A network's own training settings; None is the shared one's.
+OwnTraining = create_model(
+    "OwnTraining", __base__=Settings, __doc__="Training settings of one network that differ from the shared ones.",
+    **{name: (field.rebuild_annotation() | None, None) for name, field in TrainingConfig.model_fields.items()},
+)
+
+
 class NetworkConfig(Settings):
     """What every architecture chooses for itself beside its sizes."""
 
     head: Head
     corruption: Literal["none", "noise", "mask"]
+    training: OwnTraining = OwnTraining()  # nothing that differs
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """The network's own arguments."""
+        return self.model_dump(exclude=set(NetworkConfig.model_fields))
 
 
 class CnnConfig(NetworkConfig):
@@ -123,41 +171,6 @@ class LossConfig(Settings):
     perceptual_network: Literal["backbone", "vgg16"]
 
 
-class TrainingConfig(Settings):
-    """How an autoencoder is trained (F082-F095)."""
-
-    epochs: PositiveInt
-    batch_size: PositiveInt
-    accumulate: PositiveInt
-    optimizer: Literal["adam", "adamw", "sgd"]
-    learning_rate: Positive
-    weight_decay: NotNegative
-    momentum: Share
-    scheduler: Literal["none", "cosine", "plateau", "step"]
-    warmup_epochs: Count
-    step_epochs: PositiveInt
-    step_factor: OpenShare
-    precision: Literal["auto", "64", "32", "bf16", "16"]
-    clip_norm: NotNegative
-    patience: Count
-    min_delta: NotNegative
-    held_out_share: OpenShare
-    augmentation: Literal["none", "flips_color", "industrial", "xray"]
-    augmentation_strength: Share
-    gradient_checkpointing: bool
-    checkpoint_every: Count
-    keep_checkpoints: bool
-    trackers: tuple[Literal["tensorboard", "mlflow", "wandb"], ...]
-
-    @field_validator("warmup_epochs")
-    @classmethod
-    def _ends(cls, value: int, info: ValidationInfo) -> int:
-        epochs = info.data.get("epochs")  # missing where it is itself refused
-        if epochs is not None and value >= epochs:
-            raise ValueError(f"fewer than epochs ({epochs}), or the full rate is never reached")
-        return value
-
-
 class ScoringConfig(Settings):
     """From a residual to an anomaly map and an image score (F074), and to a mask."""
 
@@ -197,3 +210,21 @@ class AutoencoderConfig(Settings):
     training: TrainingConfig
     scoring: ScoringConfig
     search: SearchConfig
+
+    @field_validator("training")
+    @classmethod
+    def _fits_each_network(cls, shared: TrainingConfig, info: ValidationInfo) -> TrainingConfig:
+        for name, network in info.data.get("networks", ()):  # missing where they are themselves refused
+            training = _own(shared, network)
+            if training.warmup_epochs >= training.epochs:
+                raise ValueError(f"warmup_epochs below the epochs of network {name}, {training.epochs}, or the full "
+                                 f"rate is never reached")
+        return shared
+
+    def training_of(self, architecture: str) -> TrainingConfig:
+        """How a network is trained: its own settings laid over the shared ones."""
+        return _own(self.training, getattr(self.networks, architecture))
+
+
+def _own(shared: TrainingConfig, network: NetworkConfig) -> TrainingConfig:
+    return shared.model_copy(update=network.training.model_dump(exclude_none=True))

@@ -45,12 +45,13 @@ def search_recipe(study: "Study", category: str, architecture: str) -> dict[str,
     rule = config.splits.groups.get(category)
     return {
         "version": TRAINING_VERSION, "groups": None if rule is None else rule.model_dump(),
-        "network": getattr(options.networks, architecture).model_dump(exclude={"head"}),
+        "network": getattr(options.networks, architecture).model_dump(exclude={"head", "training"}),
         "loss": options.loss.model_dump() if architecture_class(architecture).uses_criterion else None,
         "search": options.search.model_dump(exclude={"trials"}),
-        "training": options.training.model_dump(exclude=set(BOOKKEEPING)), "backbone": config.backbone.model_dump(),
-        "layers": options.scoring.feature_layers, "image_size": config.data.image_size, "seed": config.seed,
-        "device": study.device, "threads": config.threads, "images": study.domain_digest(category, "clean"),
+        "training": options.training_of(architecture).model_dump(exclude=set(BOOKKEEPING)),
+        "backbone": config.backbone.model_dump(), "layers": options.scoring.feature_layers,
+        "image_size": config.data.image_size, "seed": config.seed, "device": study.device, "threads": config.threads,
+        "images": study.domain_digest(category, "clean"),
     }
 
 
@@ -77,7 +78,7 @@ def run(options: Namespace) -> Path:
     config, settings = study.config, study.config.autoencoder
     recipe = search_recipe(study, options.category, options.architecture)
     folder = config.output_dir / "search" / f"{options.architecture}_{options.category}_{digest(recipe)}"
-    sizes = {name: value for name, value in recipe["network"].items() if name != "corruption"}
+    network, training = getattr(settings.networks, options.architecture), settings.training_of(options.architecture)
     samples = study.training(options.category, "clean")
     keys = group_keys(samples, config.splits.groups.get(options.category))
 
@@ -85,9 +86,9 @@ def run(options: Namespace) -> Path:
         return Backbone(config.backbone.name, recipe["layers"], config.backbone.weights)
 
     table = search(
-        lambda: build_network(options.architecture, config.data.image_size, seed=config.seed, **sizes),
-        build_loss(settings.loss, eyes) if recipe["loss"] else None, samples, settings.training, settings.search,
-        corruption=recipe["network"]["corruption"], groups=[keys[sample.id] for sample in samples], seed=config.seed,
+        lambda: build_network(options.architecture, config.data.image_size, seed=config.seed, **network.sizes),
+        build_loss(settings.loss, eyes) if recipe["loss"] else None, samples, training, settings.search,
+        corruption=network.corruption, groups=[keys[sample.id] for sample in samples], seed=config.seed,
         device=study.device, loader=config.loader.model_dump(), folder=folder,
     )
     print(table.to_string(index=False, float_format="%.4g"))

@@ -72,7 +72,7 @@ class Autoencoder(ImageDetector):
         self.architecture, self.options, self.backbone, self.runs = architecture, options, backbone, runs
         self.groups = dict(groups or {})
         self.choice = getattr(options.networks, architecture)
-        self.sizes = self.choice.model_dump(exclude={"head", "corruption"})
+        self.sizes, self.training = self.choice.sizes, options.training_of(architecture)
         self.network = build_network(architecture, image_size, seed=self.seed, **self.sizes).to(self.device).eval()
         self.history: list[dict[str, float]] = []
         self._residuals: dict[str, Residual] = {}
@@ -107,7 +107,7 @@ class Autoencoder(ImageDetector):
             self.network = build_network(self.architecture, self.image_size, seed=self.seed, **self.sizes)
             criterion = build_loss(self.options.loss, self._eyes) if self.network.uses_criterion else None
             trained = train(
-                self.network, criterion, samples, self.options.training, corruption=self.choice.corruption,
+                self.network, criterion, samples, self.training, corruption=self.choice.corruption,
                 groups=self._groups(samples), seed=self.seed, device=str(self.device), loader=self.loader,
                 folder=folder,
             )
@@ -135,8 +135,9 @@ class Autoencoder(ImageDetector):
         criterion = {"loss": options.loss.model_dump(), "perceptual": eyes if options.loss.perceptual else None}
         return {
             "version": TRAINING_VERSION, "criterion": criterion if self.network.uses_criterion else None,
-            "architecture": self.architecture, "sizes": self.sizes, "corruption": self.choice.corruption,
-            "training": options.training.model_dump(exclude=set(BOOKKEEPING)),
+            "architecture": self.architecture, "corruption": self.choice.corruption,
+            "sizes": {name: size for name, size in self.sizes.items() if name not in self.network.not_learned},
+            "training": self.training.model_dump(exclude=set(BOOKKEEPING)),
             "image_size": self.image_size, "seed": self.seed, "device": str(self.device),
             "threads": torch.get_num_threads(), "groups": self._groups(samples),
             "images": [(s.id, hash_file(s.image)) for s in samples],

@@ -32,10 +32,9 @@ def method_settings(config: Config, method: str) -> dict[str, Any]:
     if architecture not in known:
         raise ConfigError(f"method '{method}': expected ae_ and one of {', '.join(known)}, found '{architecture}'; "
                           "choose one of them")
-    options = config.autoencoder.model_dump(exclude={
-        "architectures": True, "networks": True, "search": True, "training": set(BOOKKEEPING), "scoring": set(MASKS),
-    })
-    network = getattr(config.autoencoder.networks, architecture).model_dump()
+    options = config.autoencoder.model_dump(include={"loss": True, "scoring": True}, exclude={"scoring": set(MASKS)})
+    options["training"] = config.autoencoder.training_of(architecture).model_dump(exclude=set(BOOKKEEPING))
+    network = getattr(config.autoencoder.networks, architecture).model_dump(exclude={"training"})
     groups = config.splits.model_dump()["groups"]  # of the images that are held out together
     return {**options, "network": network, "groups": groups, "version": TRAINING_VERSION}
 

@@ -173,12 +173,14 @@ def _places(config: Mapping[str, Any], method: str) -> dict[str, str]:
     architecture = architecture_of(method)
     if architecture is None:
         return {name: f"{method}.{name}" for name in _dotted(config.get(method, {}))}
-    options = config["autoencoder"]
-    found = {name: f"autoencoder.networks.{architecture}.{name}" for name in options["networks"][architecture]}
+    options, place = config["autoencoder"], f"autoencoder.networks.{architecture}"
+    network = options["networks"][architecture]
+    found = {name: f"{place}.{name}" for name in network if name != "training"}
     for section in ("loss", "training", "scoring"):  # all autoencoders share these
         found |= {f"{section}.{name}": f"autoencoder.{section}.{name}" for name in options[section]
                   if name not in BOOKKEEPING}
-    return found
+    return found | {f"training.{name}": f"{place}.training.{name}" for name, value in network["training"].items()
+                    if value is not None and name not in BOOKKEEPING}
 
 
 def _dotted(settings: Mapping[str, Any], start: str = "") -> list[str]:

@@ -97,11 +97,20 @@ def test_another_seed_image_or_rate_is_another_training(fitted, samples):
     recipe = fitted.training_recipe(samples["train"])
     assert make().training_recipe(samples["train"]) == recipe
     others = [make(**{"autoencoder.training.learning_rate": 0.001}), make(**{"autoencoder.loss.edge": 0.1}),
-              make(**{"autoencoder.networks.cnn.corruption": "mask"})]
+              make(**{"autoencoder.networks.cnn.corruption": "mask"}),
+              make(**{"autoencoder.networks.cnn.training.learning_rate": 0.001})]
     assert all(other.training_recipe(samples["train"]) != recipe for other in others)
     assert make().training_recipe(samples["train"][:-1]) != recipe
     assert make(**{"autoencoder.scoring.morphology": 3, "autoencoder.training.keep_checkpoints": True}
                 ).training_recipe(samples["train"]) == recipe
+
+
+def test_how_far_a_diffusion_model_noises_needs_no_other_training(samples):
+    def recipe(**changes):
+        config = load_config("tiny", {"autoencoder.networks.diffusion": changes})
+        return new_detector(config, "ae_diffusion", seed=1, device="cpu").training_recipe(samples["train"])
+
+    assert recipe() == recipe(noise_to=400, steps=40, sampler="ddpm", eta=1.0) != recipe(timesteps=500)
 
 
 def test_the_history_and_the_stats_say_what_happened(fitted):
@@ -164,8 +173,10 @@ def test_settings_that_change_no_score_are_no_part_of_the_recipe():
         return method_settings(load_config("tiny", changes), "ae_cnn")
 
     assert recipe() == recipe(**{"autoencoder.search.trials": 3, "autoencoder.training.trackers": ["wandb"],
-                                 "autoencoder.networks.vit.dim": 192, "autoencoder.scoring.min_area": 3})
+                                 "autoencoder.networks.vit.dim": 192, "autoencoder.scoring.min_area": 3,
+                                 "autoencoder.networks.vit.training.epochs": 300})
     assert recipe() != recipe(**{"autoencoder.networks.cnn.head": "ssim"})
+    assert recipe() != recipe(**{"autoencoder.networks.cnn.training.epochs": 300})
 
 
 @pytest.fixture(scope="module")

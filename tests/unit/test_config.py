@@ -40,6 +40,9 @@ def test_the_reference_study_is_what_mvtec_says():
     ({"preset": "hazel"}, "'preset': wanted none or one of capsule, hazelnut.*found 'hazel'"),
     ({"autoencoder.networks.cnn.dropouts": 0.1}, "did you mean autoencoder.networks.cnn.dropout"),
     ({"autoencoder.search.learning_rate": [0.1, 0.01]}, r"\[low, high\] with low < high"),
+    ({"autoencoder.networks.vit.training.epoch": 1}, "did you mean autoencoder.networks.vit.training.epochs"),
+    ({"autoencoder.networks.vit.training.epochs": 0}, "'autoencoder.networks.vit.training.epochs': wanted .*than 0"),
+    ({"autoencoder.networks.vit.training.epochs": 2}, "'autoencoder.training': wanted warmup.* of network vit, 2, or"),
 ])
 def test_mistakes_are_named_in_one_line(overrides, said):
     with pytest.raises(ConfigError, match=said) as error:
@@ -108,8 +111,16 @@ def test_presets_are_all_valid_and_an_unknown_category_gets_multi():
     assert single.autoencoder.training.epochs == 2 and single.autoencoder.training.batch_size == 4
 
 
+def test_a_network_can_be_trained_otherwise_than_the_rest():
+    changes = {"autoencoder.networks.vit.training": {"epochs": 300, "trackers": ["wandb"]}}
+    options = load_config("tiny", changes).autoencoder
+    assert options.training_of("cnn") == options.training
+    assert options.training_of("vit") == options.training.model_copy(update={"epochs": 300, "trackers": ("wandb",)})
+
+
 def test_a_configuration_survives_a_file(tmp_path):
-    config = load_config("folder", {"preset": "screw", "splits.groups": {"a": {"pattern": r"(\d+)", "max_gap": 3}}})
+    config = load_config("folder", {"preset": "screw", "autoencoder.networks.vit.training.epochs": 300,
+                                    "splits.groups": {"a": {"pattern": r"(\d+)", "max_gap": 3}}})
     write_config(config, tmp_path / "config.yaml")
     assert read_config(tmp_path / "config.yaml") == config
     (tmp_path / "config.yaml").write_text("seed: 1\n")

@@ -65,6 +65,7 @@ class BaseAutoencoder(nn.Module, ABC):
 
     name: ClassVar[str]
     uses_criterion: ClassVar[bool] = True  # whether ``loss`` asks its criterion; if not, that may be None
+    not_learned: ClassVar[frozenset[str]] = frozenset()  # arguments that only ``decode`` asks, no trained weight
 
     def __init__(self, image_size: int, multiple: int = 1) -> None:
         super().__init__()

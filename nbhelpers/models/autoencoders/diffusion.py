@@ -44,6 +44,7 @@ class DiffusionAutoencoder(BaseAutoencoder):
 
     name = "diffusion"
     uses_criterion = False
+    not_learned = frozenset({"noise_to", "steps", "sampler", "eta"})
     SEED = 0  # of the noise that reconstructs, and of the loss in evaluation mode
 
     def __init__(self, image_size: int, dim: int = 64, mults: Sequence[int] = (1, 2, 4, 8), timesteps: int = 1000,

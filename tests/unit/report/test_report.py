@@ -11,7 +11,7 @@ from nbhelpers.config import load_config
 from nbhelpers.errors import DataError
 from nbhelpers.evaluation.scenarios import COLUMNS
 from nbhelpers.reporting import findings
-from nbhelpers.reporting.report import Picture, build_report
+from nbhelpers.reporting.report import Picture, _places, build_report
 from nbhelpers.reporting.results import Results, split_metric
 
 MINUS = "\N{MINUS SIGN}"
@@ -292,3 +292,11 @@ def test_the_weakest_type_is_the_lowest_observed(tidy):
     lowest = min(own, key=lambda n: n.value)
     text = plain(findings.weakest_types(results, ["clean"])[1:])
     assert f"{lowest.text('defect_type')} on zipper ({lowest.text()} [" in text and "of 8 images" in text
+
+
+def test_a_training_setting_of_a_network_s_own_stands_in_place_of_the_shared_one():
+    own = load_config("tiny", {"autoencoder.networks.vit.training.epochs": 300}).model_dump(mode="json")
+    places = [_places(own, method) for method in ("ae_vit", "ae_cnn")]
+    assert [place["training.epochs"] for place in places] == ["autoencoder.networks.vit.training.epochs",
+                                                              "autoencoder.training.epochs"]
+    assert places[0].keys() - places[1].keys() == {"patch", "dim", "depth", "decoder_depth", "heads", "mlp_ratio"}
