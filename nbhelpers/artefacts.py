@@ -61,6 +61,15 @@ def peak_memory_mb() -> float:
     return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6, 1)
 
 
+def _device_name(device: str) -> str:
+    """A device with the name of its GPU, if it is one of CUDA's."""
+    if not device.startswith("cuda"):
+        return device
+    import torch  # slow; whoever computes on a GPU has it already
+
+    return f"{device} ({torch.cuda.get_device_name(device)})"
+
+
 def provenance(device: str, seconds: float) -> dict[str, Any]:
     """Where, when and with what something was made."""
     return {
@@ -69,7 +78,7 @@ def provenance(device: str, seconds: float) -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "platform": f"{platform.system()} {platform.machine()}",
-        "device": device,
+        "device": _device_name(device),
         "seconds": round(seconds, 3),
         "peak_memory_mb": peak_memory_mb(),
     }

@@ -11,6 +11,7 @@ import difflib
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -40,6 +41,15 @@ ROOT = Path(__file__).resolve().parent.parent
 FAMILIES = ("patchcore", "padim", "autoencoder")
 NO_PRESET = "none"
 WORKSPACE_VARIABLE = "STUDY_WORKSPACE"
+
+
+class _Loader(yaml.SafeLoader):
+    """Takes 1e-4 for the number that everybody means, as YAML 1.2 does; PyYAML knows 1.0e-4 only."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))
+
 
 class Config(Settings):
     """Everything that decides a study's numbers, and where they are written."""
@@ -97,7 +107,7 @@ class Config(Settings):
         if "preset" in overrides:
             raise ConfigError(f"setting 'preset': expected it at load_config, found {overrides['preset']!r} for a "
                               "configuration that is made; load it anew")
-        values = _merge(self.model_dump(mode="json"), _nest(overrides))
+        values = _lay(self.model_dump(mode="json"), _nest(overrides))
         return _validated(values.pop("profile"), values)
 
     def digest(self) -> str:
@@ -111,9 +121,14 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def parse_yaml(text: str) -> Any:
+    """The value that a text of YAML stands for; yaml.YAMLError if it is none."""
+    return yaml.load(text, _Loader)
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        content = parse_yaml(path.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
         raise ConfigError(f"{path.name}: expected YAML, found {str(error).splitlines()[0]}; mend the file") from error
     if not isinstance(content, dict):
@@ -128,6 +143,30 @@ def _merge(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
         both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
         merged[key] = _merge(merged[key], value) if both else value
     return merged
+
+
+def _lay(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``values`` with ``changes`` laid over it; what changes for all networks' training, no network keeps for itself.
+
+    Else an override of ``autoencoder.training.epochs`` would pass by a network whose own a preset has set.
+    """
+    shared = _section(changes, "autoencoder", "training")
+    networks = {
+        name: {**network, "training": {key: own for key, own in network["training"].items() if key not in shared}}
+        for name, network in _section(values, "autoencoder", "networks").items()
+        if shared.keys() & _section(network, "training").keys()
+    }
+    if networks:
+        options = values["autoencoder"]
+        values = {**values, "autoencoder": {**options, "networks": {**options["networks"], **networks}}}
+    return _merge(values, changes)
+
+
+def _section(values: Any, *names: str) -> Mapping[str, Any]:
+    """A section of nested settings; empty where there is none, or something else."""
+    for name in names:
+        values = values.get(name) if isinstance(values, Mapping) else None
+    return values if isinstance(values, Mapping) else {}
 
 
 def _known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
@@ -193,16 +232,16 @@ def load_config(profile: str = "tiny", overrides: Mapping[str, Any] | None = Non
     values = _read_yaml(ROOT / "configs" / "base.yaml")
     for family in FAMILIES:
         values[family] = _read_yaml(ROOT / "configs" / f"{family}.yaml")
-    values = _merge(values, _read_yaml(ROOT / "configs" / f"{profile}.yaml"))
+    values = _lay(values, _read_yaml(ROOT / "configs" / f"{profile}.yaml"))
     changes = _nest(overrides or {})
     preset, known = changes.get("preset", values["preset"]), presets()
     if preset != NO_PRESET and preset not in known:
         raise ConfigError(f"setting 'preset': wanted {NO_PRESET} or one of {', '.join(known)}, found {preset!r}; "
                           "multi is for any category without one of its own")
-    values = _merge(values, known.get(preset, {}))
+    values = _lay(values, known.get(preset, {}))
     if os.environ.get(WORKSPACE_VARIABLE):
         values["workspace"] = os.environ[WORKSPACE_VARIABLE]
-    return _validated(profile, _merge(values, changes))
+    return _validated(profile, _lay(values, changes))
 
 
 def write_config(config: Config, path: Path) -> None:

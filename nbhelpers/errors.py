@@ -17,5 +17,9 @@ class ModelError(StudyError):
     """A network, its weights or a stored detector cannot be had or does not fit."""
 
 
+class DivergenceError(ModelError):
+    """A training's loss, or its gradient, is not finite any more."""
+
+
 class ResourceError(StudyError):
     """The machine lacks memory, disk space or permission for what was asked."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, create_model, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, create_model, field_validator
 
 from nbhelpers.settings import Aggregation, Layers, OpenShare, Positive, PositiveInt, Settings, Share
 
@@ -12,6 +12,9 @@ Architecture = Literal["cnn", "resnet", "vit", "unet_lite", "unet", "reversed", 
 Head = Literal["pixel_l1", "pixel_l2", "ssim", "feature"]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
+#: YAML makes a number of what is a name here.
+Precision = Annotated[Literal["auto", "64", "32", "bf16", "16"],
+                      BeforeValidator(lambda value: str(value) if type(value) is int else value)]
 Percentile = Annotated[float, Field(gt=0, lt=100)]
 #: Raise it with anything in the code that changes what is learned: trainings stored before are then not taken for it.
 TRAINING_VERSION = 1
@@ -41,8 +44,9 @@ class TrainingConfig(Settings):
     scheduler: Literal["none", "cosine", "plateau", "step"]
     warmup_epochs: Count
     step_epochs: PositiveInt
+    plateau_epochs: Count
     step_factor: OpenShare
-    precision: Literal["auto", "64", "32", "bf16", "16"]
+    precision: Precision
     clip_norm: NotNegative
     patience: Count
     min_delta: NotNegative
@@ -218,7 +222,10 @@ class AutoencoderConfig(Settings):
             training = _own(shared, network)
             if training.warmup_epochs >= training.epochs:
                 raise ValueError(f"warmup_epochs below the epochs of network {name}, {training.epochs}, or the full "
-                                 f"rate is never reached")
+                                 "rate is never reached")
+            if training.scheduler == "plateau" and 0 < training.patience <= training.plateau_epochs:
+                raise ValueError(f"plateau_epochs below patience, {training.patience} for network {name}, or training "
+                                 "stops before the rate is lowered")
         return shared
 
     def training_of(self, architecture: str) -> TrainingConfig:

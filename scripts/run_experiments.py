@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import graph
 from executor import execute
 from graph import Job, RunFolder
-from nbhelpers.config import WORKSPACE_VARIABLE, Config, load_config
+from nbhelpers.config import WORKSPACE_VARIABLE, Config, load_config, parse_yaml
 from nbhelpers.data.layout import find_categories, scan_category
 from nbhelpers.errors import ConfigError, StudyError
 from processes import end_with
@@ -42,7 +42,7 @@ def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
         if not key or not equals:
             raise ConfigError(f"--set: expected key=value, found '{pair}'")
         try:
-            settings[key] = yaml.safe_load(value)
+            settings[key] = parse_yaml(value)
         except yaml.YAMLError as error:
             reason = str(error).splitlines()[0]
             raise ConfigError(f"--set {key}: expected a YAML value, found '{value}' ({reason})") from None

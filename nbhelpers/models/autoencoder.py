@@ -102,14 +102,15 @@ class Autoencoder(ImageDetector):
         if not samples:
             raise DataError(f"{self.name}: expected at least one image, found none; check the split")
         SampleDataset(samples, self.image_size, phase="train")  # refuses defects
+        self._is_fitted = False  # until all is done: what an interrupted training leaves is no detector
+        recipe = self.training_recipe(samples)
         with tempfile.TemporaryDirectory() as temporary:
-            folder = (self.runs or Path(temporary)) / f"{self.architecture}_{digest(self.training_recipe(samples))}"
             self.network = build_network(self.architecture, self.image_size, seed=self.seed, **self.sizes)
             criterion = build_loss(self.options.loss, self._eyes) if self.network.uses_criterion else None
             trained = train(
                 self.network, criterion, samples, self.training, corruption=self.choice.corruption,
                 groups=self._groups(samples), seed=self.seed, device=str(self.device), loader=self.loader,
-                folder=folder,
+                folder=(self.runs or Path(temporary)) / f"{self.architecture}_{digest(recipe)}", recipe=recipe,
             )
         self.network.to(self.device).eval()
         self.history, self._is_fitted = trained.history, True

@@ -12,6 +12,7 @@ from nbhelpers.errors import ConfigError, DataError, ModelError
 from nbhelpers.models.losses import FrozenFeatures, at_least_float32, full_precision, mean_ssim, ssim_map
 
 HEADS = ("pixel_l1", "pixel_l2", "ssim", "feature")
+CHUNK = 16  # images whose quality is measured at a time: SSIM keeps several times their size
 
 
 class Residual(nn.Module):
@@ -106,12 +107,14 @@ def reconstruction_quality(images: Tensor, reconstructions: Tensor) -> dict[str,
         ModelError: shapes differ, or are smaller than SSIM's window.
     """
     _require_pair(images, reconstructions)
+    parts = []
     with full_precision(images):
-        images, reconstructions = at_least_float32(images), at_least_float32(reconstructions)
-        difference = (images - reconstructions).flatten(1)
-        found = {"ssim": mean_ssim(images, reconstructions), "mse": difference.square().mean(dim=1),
-                 "l1": difference.abs().mean(dim=1)}
-    return {name: values.float().cpu().numpy() for name, values in found.items()}
+        for pair in zip(images.split(CHUNK), reconstructions.split(CHUNK), strict=True):
+            one, other = map(at_least_float32, pair)
+            difference = (one - other).flatten(1)
+            parts.append({"ssim": mean_ssim(one, other), "mse": difference.square().mean(dim=1),
+                          "l1": difference.abs().mean(dim=1)})
+    return {name: torch.cat([part[name] for part in parts]).float().cpu().numpy() for name in parts[0]}
 
 
 def pixel_threshold(good_maps: np.ndarray, pixel_percentile: float) -> float:

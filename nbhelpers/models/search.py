@@ -21,7 +21,7 @@ from nbhelpers.artefacts import locked, remove
 from nbhelpers.config import digest
 from nbhelpers.data.images import make_loader
 from nbhelpers.data.layout import Sample
-from nbhelpers.errors import ConfigError
+from nbhelpers.errors import ConfigError, DivergenceError
 from nbhelpers.files import write_text
 from nbhelpers.models.autoencoders.base import PIXELS, BaseAutoencoder
 from nbhelpers.models.training.batches import derived_seed, hold_out
@@ -57,11 +57,12 @@ def search(build: Callable[[], BaseAutoencoder], criterion: nn.Module | None, sa
 
     Returns:
         One row a trial, the best first: rank, trial (from 1), held_out_mse, the settings, epochs, best_epoch, seconds.
-        It is also written, to trials.csv.
+        A trial that diverged comes last and has settings only. The table is also written, to trials.csv.
 
     Raises:
         ConfigError: trainings no longer than the warm-up.
-        DataError, ModelError, ResourceError: see ``train``; the trial that fails ends the search.
+        DivergenceError: all trials diverged.
+        DataError, ModelError, ResourceError: see ``train``; the trial that fails so ends the search.
     """
     if space.epochs <= settings.warmup_epochs:
         raise ConfigError(f"autoencoder.search.epochs: expected more than training.warmup_epochs "
@@ -83,13 +84,21 @@ def search(build: Callable[[], BaseAutoencoder], criterion: nn.Module | None, sa
             trial = study.ask()
             drawn = settings.model_copy(update={**_draw(trial, space), "epochs": space.epochs, "trackers": ()})
             network = build()
-            trained = train(network, criterion, training, drawn, corruption=corruption, groups=training_groups,
-                            seed=seed, device=device, loader=loader, folder=work / digest(drawn.model_dump()))
-            for name in ("epochs", "best_epoch", "seconds_training"):
-                trial.set_user_attr(name, trained.stats[name])
-            study.tell(trial, _error(network, held_out, drawn.batch_size, device))
+            try:
+                trained = train(network, criterion, training, drawn, corruption=corruption, groups=training_groups,
+                                seed=seed, device=device, loader=loader, folder=work / digest(drawn.model_dump()))
+            except DivergenceError:  # a finding too; to the sampler it is worse than any error
+                study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            else:
+                for name in ("epochs", "best_epoch", "seconds_training"):
+                    trial.set_user_attr(name, trained.stats[name])
+                study.tell(trial, _error(network, held_out, drawn.batch_size, device))
             _conclude(study, folder, work)
-        return _conclude(study, folder, work)  # also where a search was killed right after its last trial
+        table = _conclude(study, folder, work)  # also where a search was killed right after its last trial
+    if table.held_out_mse.isna().all():
+        raise DivergenceError(f"{folder / TRIALS}: expected a trial whose loss stays finite, found none in "
+                              f"{len(table)}; lower autoencoder.search.learning_rate")
+    return table
 
 
 def open_trials(folder: Path) -> optuna.Study:
@@ -109,7 +118,7 @@ def importance(study: optuna.Study) -> dict[str, float]:
     """
     import optuna
 
-    if len(_finished(study)) < FEWEST:
+    if len(_measured(study)) < FEWEST:
         return {}
     evaluator = optuna.importance.PedAnovaImportanceEvaluator()  # the default is another one in older versions
     found = optuna.importance.get_param_importances(study, evaluator=evaluator)
@@ -117,9 +126,15 @@ def importance(study: optuna.Study) -> dict[str, float]:
 
 
 def _finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """Trials that are not to be repeated: measured ones, and those that diverged."""
     import optuna
 
-    return study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])
+    states = [optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED]
+    return study.get_trials(deepcopy=False, states=states)
+
+
+def _measured(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    return [trial for trial in _finished(study) if trial.value is not None]
 
 
 def _draw(trial: optuna.Trial, space: SearchConfig) -> dict[str, Any]:
@@ -149,11 +164,11 @@ def _conclude(study: optuna.Study, folder: Path, work: Path) -> pd.DataFrame:
 
 def _table(study: optuna.Study) -> pd.DataFrame:
     rows = [
-        {"trial": place, "held_out_mse": trial.value, **trial.params, "epochs": trial.user_attrs["epochs"],
-         "best_epoch": trial.user_attrs["best_epoch"], "seconds": trial.user_attrs["seconds_training"]}
+        {"trial": place, "held_out_mse": trial.value, **trial.params, "epochs": trial.user_attrs.get("epochs"),
+         "best_epoch": trial.user_attrs.get("best_epoch"), "seconds": trial.user_attrs.get("seconds_training")}
         for place, trial in enumerate(_finished(study), start=1)
     ]
-    table = pd.DataFrame(rows).sort_values(["held_out_mse", "trial"], ignore_index=True)
+    table = pd.DataFrame(rows).astype({"held_out_mse": float}).sort_values(["held_out_mse", "trial"], ignore_index=True)
     table.insert(0, "rank", range(1, len(table) + 1))
     return table
 

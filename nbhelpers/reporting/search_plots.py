@@ -20,7 +20,7 @@ def plot_search(table: pd.DataFrame, importance: Mapping[str, float]) -> Figure:
     """Held-out error of each trial in their order and by each setting; importance of the settings, if it is known.
 
     Args:
-        table: What ``search`` gave.
+        table: What ``search`` gave; trials that diverged have no point.
         importance: What ``importance`` gave; empty for too few trials.
     """
     figure, axes = panels(2 + len(SETTINGS) if importance else 1 + len(SETTINGS), width=2.9, height=2.5)
@@ -46,7 +46,7 @@ def _draw_setting(axis: Axes, table: pd.DataFrame, name: str, kind: str) -> None
         labels = sorted(values.unique())
         values = values.map({label: place for place, label in enumerate(labels)})
     axis.scatter(values, table.held_out_mse, s=18, color=COLOR)
-    best = int(np.argmin(table.held_out_mse))
+    best = int(np.nanargmin(table.held_out_mse))
     axis.scatter(values.iloc[best], table.held_out_mse.iloc[best], s=40, color=BEST_COLOR, marker="D", label="best")
     axis.set_xlabel(name.replace("_", " "))
     if labels is None:

@@ -53,6 +53,14 @@ def test_provenance_lies_beside(tmp_path):
     assert {"created", "git", "packages", "device", "seconds", "peak_memory_mb"} <= set(meta["provenance"])
 
 
+def test_provenance_names_the_gpu(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "get_device_name", {"cuda:1": "NVIDIA T4"}.__getitem__)
+    assert artefacts.provenance("cuda:1", 0.0)["device"] == "cuda:1 (NVIDIA T4)"
+    assert artefacts.provenance("cpu", 0.0)["device"] == "cpu"
+
+
 def test_folders_are_artefacts_too(tmp_path):
     def make(path):
         path.mkdir()

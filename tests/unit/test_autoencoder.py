@@ -5,13 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from nbhelpers.config import load_config
+from nbhelpers.config import digest, load_config
 from nbhelpers.errors import ConfigError, DataError, ModelError
 from nbhelpers.evaluation.scenarios import SCENARIOS
+from nbhelpers.files import read_json
 from nbhelpers.models import autoencoder as module
 from nbhelpers.models.autoencoder import FLOOR, Autoencoder, to_pixels
 from nbhelpers.models.factory import method_settings, new_detector
-from nbhelpers.models.residuals import HEADS
+from nbhelpers.models.residuals import HEADS, morphology
 from nbhelpers.protocol import reconstruction
 from nbhelpers.protocol.cells import run_scenario
 from nbhelpers.protocol.table import write_metrics
@@ -64,7 +65,10 @@ def test_a_plain_residual_map_by_hand(fitted, samples):
 def test_morphology_removes_small_peaks_before_the_image_score(fitted, samples):
     opened = make(**{"autoencoder.scoring.morphology": 5})
     opened.restore(fitted.tensors(), "memory")
-    assert (opened.predict(samples["test"]).image_scores <= fitted.predict(samples["test"]).image_scores).all()
+    images, found = fitted.reconstruct(samples["test"])
+    expected = fitted.smooth(morphology(((images - found) ** 2).mean(axis=1), 5))
+    np.testing.assert_allclose(opened.predict(samples["test"]).anomaly_maps, expected, rtol=1e-4, atol=1e-6)
+    assert (opened.predict(samples["test"]).image_scores < fitted.predict(samples["test"]).image_scores).all()
 
 
 def test_standardised_residuals_are_deviations_of_the_training_images(samples, runs, tmp_path):
@@ -81,6 +85,27 @@ def test_standardised_residuals_are_deviations_of_the_training_images(samples, r
     by_head = loaded.predict_heads(samples["test"], ("ssim",))["ssim"]
     assert np.array_equal(by_head.anomaly_maps, model.predict_heads(samples["test"], ("ssim",))["ssim"].anomaly_maps)
     assert loaded.history == model.history and loaded.options == model.options
+
+
+def test_a_fit_that_is_interrupted_leaves_no_detector(samples, monkeypatch):
+    model = make().fit(samples["train"])
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(samples["train"][:-1])
+    with pytest.raises(ModelError, match="expected a trained network, found none"):
+        model.predict(samples["test"])
+
+
+def test_a_training_says_what_it_is(fitted, samples, runs):
+    folders = {f"cnn_{digest(read_json(path)['recipe'])}": path for path in runs.rglob("recipe.json")}
+    assert folders and all(path.parent.name == name for name, path in folders.items())
+    own = read_json(folders[f"cnn_{digest(fitted.training_recipe(samples['train']))}"])
+    assert [name for name, _ in own["recipe"]["images"]] == [sample.id for sample in samples["train"]]
+    assert own["provenance"]["device"] == "cpu" and "torch" in own["provenance"]["packages"]
 
 
 def test_another_head_needs_no_second_training(fitted, samples, runs, monkeypatch):

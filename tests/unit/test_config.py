@@ -5,7 +5,7 @@ import typing
 import pytest
 from pydantic import ValidationError
 
-from nbhelpers.config import ROOT, load_config, preset_for, presets, profiles, read_config, write_config
+from nbhelpers.config import ROOT, load_config, parse_yaml, preset_for, presets, profiles, read_config, write_config
 from nbhelpers.data.shift_parameters import GROUPS, PARTS
 from nbhelpers.errors import ConfigError
 from nbhelpers.settings import ShiftPart
@@ -42,6 +42,10 @@ def test_the_reference_study_is_what_mvtec_says():
     ({"autoencoder.search.learning_rate": [0.1, 0.01]}, r"\[low, high\] with low < high"),
     ({"autoencoder.networks.vit.training.epoch": 1}, "did you mean autoencoder.networks.vit.training.epochs"),
     ({"autoencoder.networks.vit.training.epochs": 0}, "'autoencoder.networks.vit.training.epochs': wanted .*than 0"),
+    ({"autoencoder.training.scheduler": "plateau", "autoencoder.networks.vit.training.patience": 5},
+     "wanted plateau_epochs below patience, 5 for network vit, or training stops"),
+    ({"autoencoder": 5}, "'autoencoder': wanted"),
+    ({"autoencoder.networks.vit.training": 5, "autoencoder.training.epochs": 9}, "networks.vit.training': wanted"),
     ({"autoencoder.networks.vit.training.epochs": 2}, "'autoencoder.training': wanted warmup.* of network vit, 2, or"),
 ])
 def test_mistakes_are_named_in_one_line(overrides, said):
@@ -116,6 +120,33 @@ def test_a_network_can_be_trained_otherwise_than_the_rest():
     options = load_config("tiny", changes).autoencoder
     assert options.training_of("cnn") == options.training
     assert options.training_of("vit") == options.training.model_copy(update={"epochs": 300, "trackers": ("wandb",)})
+
+
+def test_later_settings_of_all_networks_win_over_earlier_ones_of_one():
+    cpu = load_config("tiny", {"preset": "cpu"})
+    assert cpu.autoencoder.training_of("diffusion").epochs == 45 and cpu.autoencoder.training_of("vit").epochs == 15
+    for later in (load_config("tiny", {"preset": "cpu", "autoencoder.training.epochs": 50}),
+                  cpu.changed({"autoencoder.training.epochs": 50})):
+        assert [later.autoencoder.training_of(name).epochs for name in ("diffusion", "vit")] == [50, 50]
+        assert later.autoencoder.training_of("diffusion").batch_size == 8
+    both = cpu.changed({"autoencoder.training.epochs": 50, "autoencoder.networks.diffusion.training.epochs": 60})
+    assert [both.autoencoder.training_of(name).epochs for name in ("diffusion", "vit")] == [60, 50]
+
+
+@pytest.mark.parametrize(("text", "value"), [
+    ("1e-4", 1e-4), ("-2.5E+3", -2500.0), (".5e1", 5.0), ("1.e2", 100.0), ("[1e-4, 1.0e-2]", [1e-4, 1e-2]), ("7", 7),
+    ("e5", "e5"), ("1e", "1e"), ("1e-4x", "1e-4x"), ("2e5e", "2e5e"),
+])
+def test_numbers_are_read_as_everybody_writes_them(text, value):
+    assert parse_yaml(text) == value and type(parse_yaml(text)) is type(value)
+
+
+def test_the_precision_may_come_as_the_number_that_yaml_makes_of_it():
+    changed = load_config("tiny", {"autoencoder.training.precision": 32,
+                                   "autoencoder.networks.vit.training.precision": 16})
+    assert (changed.autoencoder.training.precision, changed.autoencoder.training_of("vit").precision) == ("32", "16")
+    with pytest.raises(ConfigError, match="wanted 'auto', '64', '32', 'bf16' or '16', found '8'"):
+        load_config("tiny", {"autoencoder.training.precision": 8})
 
 
 def test_a_configuration_survives_a_file(tmp_path):

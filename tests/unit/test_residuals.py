@@ -12,6 +12,7 @@ from torch import nn
 
 from nbhelpers.errors import ConfigError, DataError, ModelError
 from nbhelpers.models.residuals import (
+    CHUNK,
     HEADS,
     Residual,
     binary_mask,
@@ -179,6 +180,14 @@ def test_quality_is_that_of_skimage_and_numpy():
     assert found["mse"] == pytest.approx(np.array([((x - y) ** 2).mean() for x, y in pairs]), rel=1e-5)
     assert found["l1"] == pytest.approx(np.array([np.abs(x - y).mean() for x, y in pairs]), rel=1e-5)
     assert (found["ssim"][2], found["mse"][2], found["l1"][2]) == (pytest.approx(1, abs=1e-6), 0, 0)
+
+
+def test_quality_of_many_images_is_that_of_each():
+    images, reconstructions = smooth(4, n=CHUNK + 3, size=32), smooth(5, n=CHUNK + 3, size=32)
+    together = reconstruction_quality(images, reconstructions)
+    alone = [reconstruction_quality(images[i:i + 1], reconstructions[i:i + 1]) for i in range(CHUNK + 3)]
+    for name, values in together.items():
+        assert values == pytest.approx(np.concatenate([found[name] for found in alone]), rel=1e-5)
 
 
 # -- masks --------------------------------------------------------------------------------------------

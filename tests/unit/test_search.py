@@ -12,7 +12,7 @@ from torch import nn
 import search_autoencoder
 from nbhelpers.config import digest, load_config
 from nbhelpers.data import images as image_module
-from nbhelpers.errors import ConfigError
+from nbhelpers.errors import ConfigError, DivergenceError
 from nbhelpers.models import search as search_module
 from nbhelpers.models.autoencoders.registry import build_network
 from nbhelpers.models.search import importance, open_trials, search
@@ -125,6 +125,49 @@ def test_a_search_that_stopped_goes_on_and_draws_the_same(samples, found, tmp_pa
     pd.testing.assert_frame_equal(go(samples, tmp_path / "run", criterion), table)
     assert criterion.calls == calls  # it was done
     assert sorted(go(samples, tmp_path / "run", criterion, trials=5).trial) == [1, 2, 3, 4, 5]
+
+
+class Diverges(Squares):
+    """Squared error; while the rate is above a limit, its gradient is not finite."""
+
+    def __init__(self, limit):
+        super().__init__()
+        self.limit = limit
+
+    def forward(self, reconstructions, targets):
+        loss, parts = super().forward(reconstructions, targets)
+        return loss * (float("nan") if self.rate > self.limit else 1), parts
+
+
+def diverging(monkeypatch, limit):
+    criterion, real = Diverges(limit), search_module.train
+
+    def train(network, criterion, given, settings, **more):
+        criterion.rate = settings.learning_rate
+        return real(network, criterion, given, settings, **more)
+
+    monkeypatch.setattr(search_module, "train", train)
+    return criterion
+
+
+def test_a_trial_that_diverges_is_a_finding_and_not_repeated(samples, found, tmp_path, monkeypatch):
+    rates = found[0].set_index("trial").learning_rate
+    criterion = diverging(monkeypatch, limit=float(rates[1]) * 0.99)
+    table = go(samples, tmp_path / "run", criterion)
+    first = table.set_index("trial").loc[1]
+    assert len(table) == 4 and np.isnan(first.held_out_mse) and first["rank"] == 4
+    assert first.learning_rate == rates[1] and table.held_out_mse[:2].notna().all()
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "run" / "trials.csv"), table)
+    calls = criterion.calls
+    pd.testing.assert_frame_equal(go(samples, tmp_path / "run", criterion), table)
+    assert criterion.calls == calls
+    plot_search(table, {})
+
+
+def test_a_search_in_which_all_diverge_says_so(samples, tmp_path, monkeypatch):
+    with pytest.raises(DivergenceError, match="trials.csv: expected a trial whose loss.*none in 2; lower autoencoder"):
+        go(samples, tmp_path / "run", diverging(monkeypatch, limit=0.0), trials=2)
+    assert pd.read_csv(tmp_path / "run" / "trials.csv").held_out_mse.isna().all()
 
 
 def test_groups_are_held_out_whole_here_and_in_each_training(samples, tmp_path, monkeypatch):

@@ -32,6 +32,7 @@ CHATTER = (
     r".*GPU available but not used.*",
     r".*MPS available but not used.*",
     r".*treespec, LeafSpec.* is deprecated.*",  # Lightning's own use of torch
+    r".*Detected call of `lr_scheduler.step\(\)` before.*",  # half precision skipped all steps of the first epoch
 )
 
 
@@ -58,7 +59,7 @@ def fit(network: BaseAutoencoder, criterion: nn.Module | None, batches: Batches,
     """Train to the end, or until the held-out loss stays; goes on from the last checkpoint in ``folder``.
 
     Raises:
-        ModelError: see ``TrainingModule``.
+        DivergenceError: see ``TrainingModule``.
         ConfigError: see ``lightning_precision``.
     """
     history, checkpoints = History(folder), Checkpoints(folder / "checkpoints", settings.checkpoint_every)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from nbhelpers.errors import ModelError
+from nbhelpers.errors import DivergenceError
 from nbhelpers.models.autoencoders.base import BaseAutoencoder
 from nbhelpers.models.training.batches import Batches, corrupt, derived_seed
 from nbhelpers.models.training.schedule import Schedule, make_optimizer
@@ -19,6 +19,8 @@ from nbhelpers.settings_autoencoder import TrainingConfig
 
 ADVICE = ("lower autoencoder.training.learning_rate, set clip_norm to 1 or less, or set precision to 32 if it is 16 or "
           "bf16")
+#: Steps in a row that half precision may skip: its first scale, 2^16, is halved by each, and below 1 there is no use.
+SKIPPED = 20
 
 
 class TrainingModule(lightning.LightningModule):
@@ -33,7 +35,7 @@ class TrainingModule(lightning.LightningModule):
         seed: Of all that is random.
 
     Raises:
-        ModelError: while training, for a loss or a gradient that is not finite.
+        DivergenceError: while training, for a loss or a gradient that is not finite.
     """
 
     def __init__(self, network: BaseAutoencoder, criterion: nn.Module | None, batches: Batches,
@@ -44,6 +46,7 @@ class TrainingModule(lightning.LightningModule):
         self.compare = partial(network.loss, criterion=criterion)
         self.batches, self.settings, self.corruption, self.seed = batches, settings, corruption, seed
         self._restored: dict[str, Any] | None = None
+        self._skipped = 0
 
     def train_dataloader(self) -> DataLoader:
         return self.batches.training_loader(self.trainer.fit_loop.epoch_progress.current.processed)
@@ -102,14 +105,17 @@ class TrainingModule(lightning.LightningModule):
         weights = list(self.network.parameters())
         norm = nn.utils.clip_grad_norm_(weights, self.settings.clip_norm or torch.inf)
         if not torch.isfinite(norm):
-            if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
+            self._skipped += 1
+            if getattr(self.trainer.precision_plugin, "scaler", None) is not None and self._skipped < SKIPPED:
                 return  # the scale of half precision was too large: this step is skipped, the next one has a smaller
-            raise ModelError(f"epoch {self.current_epoch + 1}: expected a finite gradient, found norm {norm}; {ADVICE}")
+            raise DivergenceError(f"epoch {self.current_epoch + 1}: expected a finite gradient, found norm {norm}; "
+                                  f"{ADVICE}")
+        self._skipped = 0
         clipped = nn.utils.get_total_norm([p.grad for p in weights if p.grad is not None])
         for name, value in (("gradient_norm", norm), ("gradient_norm_clipped", clipped)):
             self.log(name, value, on_step=False, on_epoch=True, reduce_fx="max", logger=False)
 
     def _check(self, loss: Tensor, names: list[str]) -> None:
         if not torch.isfinite(loss):
-            raise ModelError(f"epoch {self.current_epoch + 1}: expected a finite loss, found {loss.item()} for "
+            raise DivergenceError(f"epoch {self.current_epoch + 1}: expected a finite loss, found {loss.item()} for "
                              f"{', '.join(names)}; look at these images, or {ADVICE}")

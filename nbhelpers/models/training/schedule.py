@@ -27,7 +27,8 @@ def rate_factor(settings: TrainingConfig, epoch: int) -> float:
 
     The warm-up rises linearly over ``warmup_epochs`` and would reach 1 in the epoch after them, where the scheduler
     takes over: ``cosine`` falls from 1 along half a period that would end at 0 after the last epoch; ``step``
-    multiplies with ``step_factor`` every ``step_epochs``. ``plateau`` depends on the losses and is no part of this.
+    multiplies with ``step_factor`` every ``step_epochs``. ``plateau`` does it after more than ``plateau_epochs``
+    epochs without a lower loss, and is no part of this.
     """
     past = epoch - settings.warmup_epochs
     if past < 0:
@@ -50,7 +51,7 @@ class Schedule:
         self.settings = settings
         self.planned = LambdaLR(optimizer, lambda epoch: rate_factor(settings, epoch))
         self.plateau = ReduceLROnPlateau(
-            optimizer, factor=settings.step_factor, patience=settings.step_epochs, threshold=settings.min_delta,
+            optimizer, factor=settings.step_factor, patience=settings.plateau_epochs, threshold=settings.min_delta,
             threshold_mode="abs",
         )
 

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from nbhelpers.artefacts import locked, remove
+from nbhelpers.artefacts import locked, provenance, remove
 from nbhelpers.data.layout import Sample
 from nbhelpers.errors import ModelError, ResourceError
 from nbhelpers.files import read_json, replacing, write_json
@@ -25,6 +25,8 @@ from nbhelpers.settings_autoencoder import TrainingConfig
 
 WEIGHTS = "weights.safetensors"  # written last: where it is, the training is done
 HISTORY = "history.json"
+RECIPE = "recipe.json"
+ORIGIN = ("created", "git", "python", "packages", "platform", "device")  # what is known as a training starts
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Trained:
 
 def train(network: BaseAutoencoder, criterion: nn.Module | None, samples: Sequence[Sample], settings: TrainingConfig, *,
           corruption: str = "none", groups: Sequence[Hashable] | None = None, seed: int, device: str,
-          loader: Mapping[str, Any], folder: Path) -> Trained:
+          loader: Mapping[str, Any], folder: Path, recipe: Mapping[str, Any] | None = None) -> Trained:
     """Train ``network`` in place; it ends on ``device``, in evaluation mode, with its best weights.
 
     The best are those of the epoch with the lowest loss of the held-out images, a random share of ``samples``. No other
@@ -64,11 +66,14 @@ def train(network: BaseAutoencoder, criterion: nn.Module | None, samples: Sequen
         loader: Arguments of ``make_loader``; ``batch_size`` is taken from the settings.
         folder: This training's own; its name must change with anything that the training depends on. Afterwards it
             holds history.json, metrics.csv, weights.safetensors, and the trackers' files.
+        recipe: All that the training depends on, JSON-able; for who finds the folder. It is written to recipe.json as
+            the training starts, with where and with what that was.
 
     Raises:
         DataError: fewer than two images or groups, an anomalous image, or a file that cannot be read.
         ConfigError: a precision that the device lacks, or a tracker that is not installed.
-        ModelError: the loss is not finite, or what is stored in ``folder`` is damaged or does not fit.
+        DivergenceError: the loss or its gradient is not finite.
+        ModelError: what is stored in ``folder`` is damaged or does not fit.
         ResourceError: a single image does not fit in memory, or ``folder`` cannot be written.
     """
     place, folder = torch.device(device), Path(folder)
@@ -80,7 +85,7 @@ def train(network: BaseAutoencoder, criterion: nn.Module | None, samples: Sequen
                 TrainingImages(training, network.image_size, *strategy), TrainingImages(held_out, network.image_size),
                 settings.batch_size, settings.accumulate, seed, loader,
             )
-            _train(network, criterion, batches, settings, corruption, seed, place, folder)
+            _train(network, criterion, batches, settings, corruption, seed, place, folder, recipe)
         try:
             stored = read_json(folder / HISTORY)
             found = Trained(stored["epochs"], stored["stats"])
@@ -94,7 +99,7 @@ def train(network: BaseAutoencoder, criterion: nn.Module | None, samples: Sequen
 
 
 def _train(network: BaseAutoencoder, criterion: nn.Module | None, batches: Batches, settings: TrainingConfig,
-           corruption: str, seed: int, device: torch.device, folder: Path) -> None:
+           corruption: str, seed: int, device: torch.device, folder: Path, recipe: Mapping[str, Any] | None) -> None:
     """Fit, with smaller batches if memory runs out, and leave weights and history in ``folder``."""
     from lightning.pytorch.utilities.memory import garbage_collection_cuda
 
@@ -106,9 +111,13 @@ def _train(network: BaseAutoencoder, criterion: nn.Module | None, batches: Batch
     for left_over in [*folder.glob(".*.tmp*"), *checkpoints.glob(".*.tmp*")]:  # of a killed run: we hold the lock
         remove(left_over)
     loggers = make_trackers(settings, folder)
+    if recipe is not None:
+        facts = provenance(str(device), 0.0)
+        write_json(folder / RECIPE, {"recipe": dict(recipe), "provenance": {name: facts[name] for name in ORIGIN}})
     network.gradient_checkpointing = settings.gradient_checkpointing
     first = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
     if device.type == "cuda":
+        torch.cuda.init()  # or an index is not known yet
         torch.cuda.reset_peak_memory_stats(device)
     with generators_kept(device):
         while True:

@@ -52,11 +52,11 @@ def test_twice_four_images_are_eight(run, kit):
     ("none", [1 / 3, 2 / 3, 1, 1, 1, 1]),
     ("cosine", [1 / 3, 2 / 3, 1, 0.5 + 2**0.5 / 4, 0.5, 0.5 - 2**0.5 / 4]),
     ("step", [1 / 3, 2 / 3, 1, 1, 0.1, 0.1]),
-    ("plateau", [1 / 3, 2 / 3, 1, 1, 1, 1, 0.1]),  # the first loss after the warm-up is the best, then step_epochs + 1
+    ("plateau", [1 / 3, 2 / 3, 1, 1, 1, 1, 0.1]),  # the first after the warm-up is the best, then plateau_epochs + 1
 ])
 def test_rates_rise_linearly_and_follow_the_scheduler(run, kit, scheduler, factors):
     _, result = run("run", criterion=kit.Constant(), scheduler=scheduler, warmup_epochs=2, step_epochs=2,
-                    epochs=len(factors), learning_rate=0.01)
+                    plateau_epochs=2, epochs=len(factors), learning_rate=0.01)
     assert [row["learning_rate"] for row in result.history] == pytest.approx([0.01 * factor for factor in factors])
 
 

@@ -7,9 +7,13 @@ from functools import partial
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import nn
 
-from nbhelpers.errors import ConfigError, ModelError, ResourceError
+from nbhelpers.errors import ConfigError, DivergenceError, ModelError, ResourceError
+from nbhelpers.models.training import fitting
+from nbhelpers.models.training.module import SKIPPED
 
 pytestmark = pytest.mark.unit
 
@@ -48,6 +52,36 @@ def test_a_gradient_that_is_not_finite_stops(run):
 
     with pytest.raises(ModelError, match="epoch 1: expected a finite gradient"):
         run("run", criterion=Root())
+
+
+def test_half_precision_skips_some_steps_and_no_more(run, kit, monkeypatch):
+    """On a CPU, with the scaler of a GPU's half precision."""
+    class Half(MixedPrecision):
+        def autocast_context_manager(self):
+            return torch.autocast("cpu", dtype=torch.bfloat16)
+
+    def trainer(precision, plugins, **options):
+        half = Half("16-mixed", "cpu", torch.amp.GradScaler("cpu"))
+        return Trainer(plugins=[*plugins, half], **options)
+
+    class Root(kit.Squares):  # finite at 0, its slope is not; in all steps but some
+        steps, broken = 0, 0
+
+        def forward(self, reconstructions, targets):
+            self.steps += torch.is_grad_enabled()
+            loss, parts = super().forward(reconstructions, targets)
+            bad = torch.is_grad_enabled() and self.steps <= self.broken
+            return loss + ((reconstructions * 0).abs().sum().sqrt() if bad else 0), parts
+
+    monkeypatch.setattr(fitting.lightning, "Trainer", trainer)
+    some, all_of_them = Root(), Root()
+    some.broken, all_of_them.broken = 1, 10**6
+    network, result = run("some", criterion=some)
+    assert [("gradient_norm" in row) for row in result.history] == [True, True]
+    assert not kit.same_weights(network, kit.Plain())
+    with pytest.raises(DivergenceError, match="epoch 10: expected a finite gradient, found norm .*precision to 32"):
+        run("all", criterion=all_of_them, epochs=30)
+    assert all_of_them.steps == SKIPPED == 20
 
 
 def test_out_of_memory_halves_the_batch_and_keeps_the_step(run, kit, capsys):

@@ -67,8 +67,8 @@ def go(samples, folder, criterion=None, loader=None, **changes):
     return network, rows, criterion
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():  # of the module, or what its other fixtures train would come before it
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -140,7 +140,7 @@ def test_workers_change_nothing_and_resume_alike(samples, whole, kit, tmp_path):
 
 
 @pytest.mark.parametrize("changes", [
-    {"scheduler": "plateau", "step_epochs": 1, "min_delta": 9.0, "optimizer": "sgd", "epochs": 6},
+    {"scheduler": "plateau", "plateau_epochs": 1, "min_delta": 9.0, "optimizer": "sgd", "epochs": 6},
     {"scheduler": "step", "step_epochs": 1, "patience": 2, "min_delta": 9.0, "epochs": 6, "precision": "64"},
 ])
 def test_rates_and_patience_go_on_where_they_were(samples, kit, tmp_path, changes):
