@@ -296,7 +296,5 @@ def test_the_weakest_type_is_the_lowest_observed(tidy):
 
 def test_a_training_setting_of_a_network_s_own_stands_in_place_of_the_shared_one():
     own = load_config("tiny", {"autoencoder.networks.vit.training.epochs": 300}).model_dump(mode="json")
-    places = [_places(own, method) for method in ("ae_vit", "ae_cnn")]
-    assert [place["training.epochs"] for place in places] == ["autoencoder.networks.vit.training.epochs",
-                                                              "autoencoder.training.epochs"]
-    assert places[0].keys() - places[1].keys() == {"patch", "dim", "depth", "decoder_depth", "heads", "mlp_ratio"}
+    places = [_places(own, method)["training.epochs"] for method in ("ae_vit", "ae_cnn")]
+    assert places == ["autoencoder.networks.vit.training.epochs", "autoencoder.training.epochs"]
