@@ -141,9 +141,10 @@ class ImageDetector(ABC):
             for name, score in scorers.items():
                 maps[name][here], scores[name][here], sources = score(batch.images)
                 nearest[name] += [] if sources is None else [sources]
-            masks[here], labels[here] = batch.masks, batch.labels
+            masks[here], labels[here] = batch.masks.numpy(), batch.labels.numpy()
             # an anomalous image without any defect pixel: the defect left the frame
-            valid[here] = batch.has_mask & ((batch.labels == 0) | batch.masks.flatten(1).any(dim=1))
+            seen = batch.masks.flatten(1).any(dim=1)
+            valid[here] = (batch.has_mask & ((batch.labels == 0) | seen)).numpy()
         types, ids = tuple(s.defect_type for s in samples), tuple(s.id for s in samples)
         return {
             name: Predictions(scores[name], maps[name], masks, valid, labels, types, ids,
