@@ -128,7 +128,7 @@ def test_a_search_that_stopped_goes_on_and_draws_the_same(samples, found, tmp_pa
 
 
 class Diverges(Squares):
-    """Squared error; while the rate is above a limit, its gradient is not finite."""
+    """Squared error; while the rate is above a limit, it is not finite."""
 
     def __init__(self, limit):
         super().__init__()
