@@ -105,7 +105,8 @@ def resize_mask(mask: np.ndarray, size: int) -> np.ndarray:
     count, regions, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     scale = size * size / (height * width)
     for region in range(1, count):
-        coverage = resize_image((regions == region).astype(np.float32), size).ravel()
+        # rounded, so that equal coverages are equal whatever order a processor adds them in
+        coverage = resize_image((regions == region).astype(np.float32), size).ravel().round(4)
         keep = max(1, round(int(stats[region, cv2.CC_STAT_AREA]) * scale))
         order = np.argsort(-coverage, kind="stable")[:keep]
         resized.ravel()[order[coverage[order] > 0]] = 1

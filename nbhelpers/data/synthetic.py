@@ -2,8 +2,8 @@
 
 It stands in for MVTec AD (Bergmann et al., IJCV 2021) where no download is possible: same categories, same
 defect types, same tree, masks that are exact because they come out of the drawing. Every picture is a pure
-function of (seed, category, split, defect type, index), so a subset in any order has the same bytes. (A
-processor with other vector instructions may round one value in some hundred thousand to the next grey level.)
+function of (seed, category, split, defect type, index), so a subset in any order has the same pixels, on
+every processor.
 """
 
 import hashlib
@@ -13,17 +13,17 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from nbhelpers.data import synthetic_carpet, synthetic_hazelnut, synthetic_zipper
+from nbhelpers.data.images import write_png
 from nbhelpers.data.synthetic_draw import photograph
 from nbhelpers.errors import ConfigError, DataError, ResourceError
 
 _CATEGORIES = {"hazelnut": synthetic_hazelnut, "carpet": synthetic_carpet, "zipper": synthetic_zipper}
 DEFECT_TYPES: dict[str, tuple[str, ...]] = {name: module.DEFECTS for name, module in _CATEGORIES.items()}
 RECORD = "synthetic.json"  # written last into a category's folder: what it was drawn from
-_REVISION = 1  # raise it when a drawing changes, so that folders drawn by older code are drawn anew
+_REVISION = 2  # raise it when a drawing changes, so that folders drawn by older code are drawn anew
 _MIN_SIZE = 64  # below this the teeth and yarns are thinner than a pixel
 
 
@@ -141,14 +141,6 @@ def _names(split: str, defect: str, index: int) -> list[str]:
 def _draw_category(folder: Path, category: str, record: dict[str, int]) -> None:
     for step in _plan(category, record):
         image, mask = draw_sample(category, *step, size=record["size"], seed=record["seed"])
-        for name, pixels in zip(_names(*step), (image[..., ::-1], mask), strict=False):  # OpenCV writes BGR
-            _write(folder / name, pixels)
+        for name, pixels in zip(_names(*step), (image, mask), strict=False):
+            write_png(folder / name, pixels)
     (folder / RECORD).write_text(_text(record))
-
-
-def _write(path: Path, pixels: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    done, data = cv2.imencode(".png", pixels)
-    if not done:
-        raise OSError(f"{path} could not be encoded as PNG")
-    path.write_bytes(data.tobytes())

@@ -2,7 +2,6 @@
 
 import math
 
-import cv2
 import numpy as np
 
 from nbhelpers.data.synthetic_draw import (
@@ -12,6 +11,7 @@ from nbhelpers.data.synthetic_draw import (
     pick_strength,
     smooth_noise,
     soft_step,
+    soften,
     stroke,
     wander,
 )
@@ -23,7 +23,7 @@ Point = tuple[float, float]
 def draw(
     rng: np.random.Generator, defect_rng: np.random.Generator, size: int, defect: str | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The scene without and with the defect, each (size, size, 3) float32; the same array twice for None."""
+    """The scene without and with the defect, each (size, size, 3) float64; the same array twice for None."""
     clean = _weave(rng, size)
     if defect is None:
         return clean, clean
@@ -36,11 +36,11 @@ def draw(
         "metal_contamination": _metal,
         "thread": _thread,
     }[defect]
-    return clean, paint(defect_rng, clean, place, strength).astype(np.float32)
+    return clean, paint(defect_rng, clean, place, strength)
 
 
 def _weave(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Lit cloth (size, size, 3) float32: warp (vertical) and weft yarns passing over two and under two."""
+    """Lit cloth (size, size, 3) float64: warp (vertical) and weft yarns passing over two and under two."""
     x, y = grid(size)
     turn, pitch = rng.normal(0.0, 0.025), rng.uniform(0.072, 0.080)
     drape = 0.35 * smooth_noise(rng, size, 4), 0.35 * smooth_noise(rng, size, 4)
@@ -55,7 +55,7 @@ def _weave(rng: np.random.Generator, size: int) -> np.ndarray:
     rise = 0.50 + 0.50 * np.sin(np.pi * np.clip(float_place, 0, 1))
     height = np.sqrt(np.clip(1.0 - 0.92 * across**2, 0, 1)) * rise
     # Every yarn has its own tone, and fibres that run along it.
-    yarns = rng.normal(0, 0.035, (2, 120)).astype(np.float32)
+    yarns = rng.normal(0, 0.035, (2, 120))
     tone = np.where(warp_on_top, yarns[0][warp.astype(int)], yarns[1][weft.astype(int)])
     upright = smooth_noise(rng, size, size // 6, size // 2)
     level = smooth_noise(rng, size, size // 2, size // 6)
@@ -65,7 +65,7 @@ def _weave(rng: np.random.Generator, size: int) -> np.ndarray:
     base = 0.47 * (1.0 + rng.normal(0.0, 0.05))
     tint = 1.0 + rng.normal(0.0, 0.008, 3)
     yarn_colours = np.array([[1.10, 1.06, 1.00], [0.88, 0.83, 0.76]]) * tint * base  # pale weft, dark warp
-    colour = yarn_colours.astype(np.float32)[warp_on_top.astype(int)]
+    colour = yarn_colours[warp_on_top.astype(int)]
     return value[..., None] * colour
 
 
@@ -86,7 +86,7 @@ def _cut(rng: np.random.Generator, cloth: np.ndarray, place: Point, strength: fl
     angle, width = rng.uniform(0.0, np.pi), rng.uniform(0.022, 0.050)
     slit = wander(rng, place, angle, rng.uniform(0.30, 0.85), 0.06)
     opening = stroke(size, [slit], width, taper=True)
-    near = cv2.GaussianBlur(opening, (0, 0), 2.2 * size / 256)
+    near = soften(opening, 2.2)
     frayed = np.clip(2.0 * near, 0, 1) * np.clip(0.5 + 0.8 * smooth_noise(rng, size, size // 3), 0, 1)
     return blend(
         blend(cloth, (0.66, 0.63, 0.58), 0.5 * strength * frayed), (0.08, 0.07, 0.06), strength * opening
@@ -120,7 +120,7 @@ def _metal(rng: np.random.Generator, cloth: np.ndarray, place: Point, strength: 
         stroke(size, [ribbon], width, taper=True),
         stroke(size, [ribbon - 0.2 * width], 0.4 * width, taper=True),
     )
-    shade = cv2.GaussianBlur(stroke(size, [ribbon + 0.9 * width], width), (0, 0), 1.2 * size / 256)
+    shade = soften(stroke(size, [ribbon + 0.9 * width], width), 1.2)
     scene = blend(cloth, (0.05, 0.05, 0.05), 0.55 * strength * shade)
     glint = 0.5 + 0.5 * np.sin(rng.uniform(0, 6) + 9.0 * smooth_noise(rng, size, 8))
     steel = (0.42 + 0.30 * glint)[..., None] * np.array([0.97, 1.0, 1.05])

@@ -2,12 +2,17 @@
 
 All lengths are in image units: x and y run from -1 to 1 over the picture, whatever its size in pixels,
 so a defect covers the same share of the picture at 64 px and at 512 px.
+
+Everything with a fraction is computed in double precision by NumPy, SciPy and Pillow, and rounded once, at the
+end: OpenCV's single-precision filters give other last digits, and so other pixels, on other processors.
 """
 
 import math
 
 import cv2
 import numpy as np
+from PIL import Image
+from scipy.ndimage import gaussian_filter
 
 SUPERSAMPLING = 4  # strokes are drawn this much larger and averaged down, so a hairline keeps its true width
 CHANGED = 4.0 / 255.0  # a pixel belongs to the defect when the noise-free picture changes by more than this
@@ -27,19 +32,29 @@ LETTERS = {  # printed letters as polylines in a unit box, y downwards (no font 
 
 
 def grid(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Image coordinates of all pixel centres: x (right) and y (down), each (size, size) float32."""
-    axis = (np.arange(size, dtype=np.float32) + 0.5) * (2.0 / size) - 1.0
+    """Image coordinates of all pixel centres: x (right) and y (down), each (size, size) float64."""
+    axis = (np.arange(size) + 0.5) * (2.0 / size) - 1.0
     x, y = np.meshgrid(axis, axis)
     return x, y
 
 
 def smooth_noise(rng: np.random.Generator, size: int, cells_y: int, cells_x: int | None = None) -> np.ndarray:
-    """Cubic value noise (size, size) float32 with mean about 0 and deviation below 1.
+    """Cubic value noise (size, size) float64 with mean about 0 and deviation below 1.
 
     `cells_y` × `cells_x` independent values span the picture; few along one axis give streaks along it.
     """
     values = rng.standard_normal((cells_y, cells_x or cells_y), dtype=np.float32)
-    return cv2.resize(values, (size, size), interpolation=cv2.INTER_CUBIC)
+    return smooth(values, (size, size))
+
+
+def smooth(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Float32 values (rows, columns) interpolated cubically to `shape`; float64."""
+    return np.asarray(Image.fromarray(values).resize(shape[::-1], Image.Resampling.BICUBIC), float)
+
+
+def soften(picture: np.ndarray, sigma: float) -> np.ndarray:
+    """Gaussian blur of a picture (H, W) or (H, W, 3); `sigma` in pixels of a picture of 256 px."""
+    return gaussian_filter(picture, sigma * len(picture) / 256, axes=(0, 1), mode="mirror")
 
 
 def soft_step(distance: np.ndarray, width: float) -> np.ndarray:
@@ -49,7 +64,7 @@ def soft_step(distance: np.ndarray, width: float) -> np.ndarray:
 
 def blend(image: np.ndarray, colour: np.ndarray | tuple[float, ...], alpha: np.ndarray) -> np.ndarray:
     """Paint `colour` ((3,) or (H, W, 3)) over `image` (H, W, 3) with opacity `alpha` (H, W) in [0, 1]."""
-    return image + (np.asarray(colour, dtype=np.float32) - image) * alpha[..., None]
+    return image + (np.asarray(colour) - image) * alpha[..., None]
 
 
 def wander(
@@ -69,7 +84,7 @@ def wander(
 
 
 def stroke(size: int, lines: list[np.ndarray], width: float, taper: bool = False) -> np.ndarray:
-    """Coverage (size, size) float32 in [0, 1] of polylines (n, 2) drawn with a pen of `width` image units.
+    """Coverage (size, size) float64 in [0, 1] of polylines (n, 2) drawn with a pen of `width` image units.
 
     With `taper` the pen starts and ends thin. A pen thinner than a pixel covers each pixel in part.
     """
@@ -83,7 +98,7 @@ def stroke(size: int, lines: list[np.ndarray], width: float, taper: bool = False
         thickness = np.maximum(1, np.round(pen * scale)).astype(int)
         for start, end, thick in zip(points[:-1], points[1:], thickness, strict=True):
             cv2.line(canvas, start.tolist(), end.tolist(), 255, int(thick))
-    return cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32) / 255.0
+    return cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA) / 255.0  # whole numbers: exact
 
 
 def blob_distance(
@@ -149,19 +164,21 @@ def photograph(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Take the picture: optics, exposure, light gradient, white balance, sensor noise, 8 bits.
 
-    `clean` and `defective` are the same scene (H, W, 3) float32 in about [0, 1] without and with the defect.
+    `clean` and `defective` are the same scene (H, W, 3) float64 in about [0, 1] without and with the defect.
     Both see the same camera, so they differ in the defect alone. Returns the image (H, W, 3) uint8 RGB and
     the mask (H, W) uint8 0/255 of the pixels the defect changed; outside it the image is the clean one.
     """
     size = clean.shape[0]
-    clean, defective = (cv2.GaussianBlur(scene, (0, 0), 0.6 * size / 256) for scene in (clean, defective))
-    difference = np.maximum.reduce(cv2.split(cv2.absdiff(defective, clean)))
-    changed = _tidy((difference > CHANGED).astype(np.uint8))
+    scene, changed = soften(clean, 0.6), np.zeros((size, size), np.uint8)
+    if defective is not clean:
+        softened = soften(defective, 0.6)
+        changed = _tidy((np.abs(softened - scene).max(axis=2) > CHANGED).astype(np.uint8))
+        scene[changed > 0] = softened[changed > 0]
     x, y = grid(size)
     direction = rng.uniform(0.0, 2.0 * np.pi)
     slope = rng.uniform(0.0, gradient)
     light = rng.uniform(0.88, 1.12) * (1.0 + slope * (x * math.cos(direction) + y * math.sin(direction)))
-    light = light[..., None] * (1.0 + rng.normal(0.0, 0.006, 3)).astype(np.float32)
+    light = light[..., None] * (1.0 + rng.normal(0.0, 0.006, 3))
     noise = rng.standard_normal((size, size, 3), dtype=np.float32) * rng.uniform(0.006, 0.013)
-    scene = np.where(changed[..., None] > 0, defective, clean) * light + noise
-    return cv2.convertScaleAbs(np.clip(scene, 0.0, 1.0), alpha=255.0), changed * 255
+    scene = scene * light + noise
+    return np.rint(np.clip(scene, 0.0, 1.0) * 255).astype(np.uint8), changed * 255

@@ -7,8 +7,8 @@ with the pose as on a real nut. Defects change the shell's colour before it is l
 import math
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
+from scipy.ndimage import map_coordinates
 
 from nbhelpers.data.synthetic_draw import (
     blend,
@@ -16,6 +16,7 @@ from nbhelpers.data.synthetic_draw import (
     grid,
     letters,
     pick_strength,
+    smooth,
     smooth_noise,
     soft_step,
     stroke,
@@ -23,6 +24,7 @@ from nbhelpers.data.synthetic_draw import (
 )
 
 DEFECTS = ("crack", "cut", "hole", "print")
+FINE = 8  # noise on the shell is interpolated cubically to a grid this much finer, and linearly from there
 
 
 @dataclass(frozen=True)
@@ -39,14 +41,14 @@ class Nut:
     axis: float
 
     def scene(self, shell: np.ndarray) -> np.ndarray:
-        """The lit picture (H, W, 3) float32 with this shell colour."""
+        """The lit picture (H, W, 3) float64 with this shell colour."""
         return blend(self.ground, shell * self.light[..., None] + self.gloss[..., None], self.coverage)
 
 
 def draw(
     rng: np.random.Generator, defect_rng: np.random.Generator, size: int, defect: str | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The scene without and with the defect, each (size, size, 3) float32; the same array twice for None."""
+    """The scene without and with the defect, each (size, size, 3) float64; the same array twice for None."""
     nut = _grow(rng, size)
     clean = nut.scene(nut.shell)
     if defect is None:
@@ -83,17 +85,18 @@ def _grow(rng: np.random.Generator, size: int) -> Nut:
 
     def on_shell(rows: int, columns: int) -> np.ndarray:
         """Noise with `rows` cells from hilum to tip and `columns` around, wrapped onto the nut."""
-        sheet = rng.standard_normal((rows, columns), dtype=np.float32)
-        u = (longitude / (2 * np.pi) + 0.5) * columns
-        v = (np.clip(latitude, -1, 1) + 1) / 2 * (rows - 1)
-        return cv2.remap(sheet, u, v, cv2.INTER_CUBIC, borderMode=cv2.BORDER_WRAP)
+        sheet = np.pad(rng.standard_normal((rows, columns), dtype=np.float32), ((0, 0), (3, 3)), mode="wrap")
+        fine = smooth(sheet, (FINE * rows, FINE * (columns + 6)))
+        u = (longitude / (2 * np.pi) + 0.5) * columns + 3.5
+        v = (np.clip(latitude, -1, 1) + 1) / 2 * (rows - 1) + 0.5
+        return map_coordinates(fine, (FINE * v - 0.5, FINE * u - 0.5), order=1)
 
     streaks = 0.55 * on_shell(3, 70) + 0.45 * on_shell(6, 190)
     brown = np.array([0.60, 0.35, 0.17]) * rng.uniform(0.90, 1.10)
     brown *= 1.0 + rng.normal(0.0, [0.01, 0.03, 0.05])
     tone = 1.0 + 0.07 * smooth_noise(rng, size, 6) + 0.04 * smooth_noise(rng, size, 90)
     tone += rng.uniform(0.06, 0.11) * streaks
-    shell = brown.astype(np.float32) * tone[..., None]
+    shell = brown * tone[..., None]
     # Grey down towards the tip, and the odd dark fibre that every nut has.
     bloom = np.clip((latitude - 0.62) / 0.35, 0, 1) * rng.uniform(0.2, 0.6)
     shell = blend(shell, np.array([0.62, 0.50, 0.36]), bloom * (0.75 + 0.25 * streaks).clip(0, 1))
@@ -102,22 +105,21 @@ def _grow(rng: np.random.Generator, size: int) -> Nut:
     edge = -rng.uniform(0.55, 0.70) + 0.035 * on_shell(2, 16) + 0.025 * on_shell(2, 60)
     hilum = soft_step(latitude - edge, 0.05)
     grain = 1.0 + 0.10 * smooth_noise(rng, size, 64) + 0.07 * smooth_noise(rng, size, 24)
-    pale = (np.array([0.78, 0.64, 0.47]) * rng.uniform(0.85, 1.08)).astype(np.float32) * grain[..., None]
+    pale = np.array([0.78, 0.64, 0.47]) * rng.uniform(0.85, 1.08) * grain[..., None]
     shell = blend(shell, pale, hilum)
     rim = np.exp(-(((latitude - edge - 0.035) / 0.03) ** 2))  # the dark seam around the hilum
     shell *= 1.0 - 0.35 * rim[..., None]
 
     sun = np.array([rng.normal(-0.45, 0.12), rng.normal(-0.5, 0.12), 0.85])
-    sun = (sun / np.linalg.norm(sun)).astype(np.float32)
+    sun = sun / np.linalg.norm(sun)
     facing = np.clip(x / reach * sun[0] + y / reach * sun[1] + depth * sun[2], 0.0, 1.0)
     light = (0.30 + 0.85 * facing) * (0.55 + 0.45 * np.sqrt(depth))
     gloss = rng.uniform(0.05, 0.16) * facing**14 * (1 - 0.8 * hilum) * (1 + 0.3 * streaks)
     coverage = soft_step((rho - 1.0) * radius, 3.0 / size)
     backdrop = 0.055 + 0.008 * smooth_noise(rng, size, 5) + 0.008 * smooth_noise(rng, size, 80)
     halo = 0.03 * np.exp(-np.clip(rho - 1.0, 0, None) * 5.0)
-    ground = (backdrop + halo)[..., None] * np.array([1.05, 0.97, 1.0], dtype=np.float32)
-    as32 = [a.astype(np.float32) for a in (shell, light, gloss, coverage, ground)]
-    return Nut(*as32, centre=centre, radius=float(radius), axis=float(axis))
+    ground = (backdrop + halo)[..., None] * np.array([1.05, 0.97, 1.0])
+    return Nut(shell, light, gloss, coverage, ground, centre=centre, radius=float(radius), axis=float(axis))
 
 
 def _crack(rng: np.random.Generator, nut: Nut, place: tuple[float, float], strength: float) -> np.ndarray:

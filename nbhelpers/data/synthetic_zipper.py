@@ -34,7 +34,7 @@ Painted = tuple[np.ndarray, np.ndarray]  # tapes (H, W, 3), and the share (H, W)
 def draw(
     rng: np.random.Generator, defect_rng: np.random.Generator, size: int, defect: str | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The scene without and with the defect, each (size, size, 3) float32; the same array twice for None."""
+    """The scene without and with the defect, each (size, size, 3) float64; the same array twice for None."""
     cloth = sew(rng, size)
     teeth = Teeth(
         apart=rng.normal(0.0, 0.0018, (2, TEETH)),
@@ -43,7 +43,7 @@ def draw(
         length=np.ones((2, TEETH)),
         tone=rng.normal(1.0, 0.045, (2, TEETH)),
     )
-    tapes, bite = cloth.tapes, np.zeros((size, size), dtype=np.float32)
+    tapes, bite = cloth.tapes, np.zeros((size, size))
     clean = assemble(cloth, teeth, tapes, bite)
     if defect is None:
         return clean, clean
@@ -122,7 +122,7 @@ def _interior(rng: np.random.Generator, cloth: Cloth, tapes: np.ndarray, strengt
     """The fabric inside a tape is holed, scratched, or has a pulled yarn."""
     size = len(tapes)
     spot = _on_tape(cloth, rng.choice([-1.0, 1.0]) * rng.uniform(0.34, 0.68), rng.uniform(-0.85, 0.85))
-    whole = np.zeros((size, size), dtype=np.float32)
+    whole = np.zeros((size, size))
     kind = rng.choice(["hole", "scratch", "pulled yarn"])
     if kind == "hole":
         hole = soft_step(blob_distance(rng, size, spot, rng.uniform(0.03, 0.07), 0.35, 1.4), 0.02)
@@ -146,7 +146,7 @@ def _rough(rng: np.random.Generator, cloth: Cloth, tapes: np.ndarray, strength: 
     roots = np.asarray(spot) + rng.normal(0.0, 0.5 * radius, (10, 2))
     fibres = [wander(rng, root, rng.uniform(0, np.pi), 0.07, 0.3, 8) for root in roots]
     tapes = blend(tapes, (0.45, 0.45, 0.47), 0.6 * strength * stroke(size, fibres, 0.006))
-    return tapes, np.zeros((size, size), dtype=np.float32)
+    return tapes, np.zeros((size, size))
 
 
 TOOTH_DEFECTS = {"broken_teeth": _broken, "split_teeth": _split, "squeezed_teeth": _squeezed}

@@ -46,7 +46,7 @@ def sew(rng: np.random.Generator, size: int) -> Cloth:
     side = np.abs(u)
     # Herringbone: diagonal ribs that change direction from stripe to stripe, and a sewn cord by the teeth.
     stripe = np.floor((side - 0.28) / 0.13)
-    lean = np.where(stripe % 2 == 0, np.float32(1), np.float32(-1))
+    lean = np.where(stripe % 2 == 0, 1.0, -1.0)
     phase = 2 * np.pi * (v / 0.050 + lean * side / 0.045 + rng.uniform())
     ribs = np.sin(phase + 0.8 * smooth_noise(rng, size, 12))
     seam = np.exp(-((((side - 0.28 + 0.065) % 0.13 - 0.065) / 0.008) ** 2))
@@ -56,18 +56,18 @@ def sew(rng: np.random.Generator, size: int) -> Cloth:
     value = 0.19 * (1.0 + 0.28 * ribs - 0.25 * seam) + 0.055 * cord + 0.045 * hem
     value *= 1.0 + 0.10 * smooth_noise(rng, size, size // 3) + 0.06 * smooth_noise(rng, size, 9)
     tint = np.array([0.97, 1.0, 1.09]) * (1.0 + rng.normal(0.0, 0.01, 3)) * rng.uniform(0.93, 1.07)
-    tapes = value[..., None] * tint.astype(np.float32)
+    tapes = value[..., None] * tint
     table = 1.0 + 0.012 * smooth_noise(rng, size, 5) + 0.01 * smooth_noise(rng, size, 70)
     table *= 0.58 * rng.uniform(0.95, 1.05)
     shadow = 1.0 - 0.35 * np.exp(-np.clip(side - TAPE_EDGE, 0, None) / 0.035)
-    ground = (table * shadow)[..., None] * np.array([1.0, 0.99, 0.96], dtype=np.float32)
+    ground = (table * shadow)[..., None] * np.array([1.0, 0.99, 0.96])
     metal = np.array([0.60, 0.60, 0.58]) * (1.0 + rng.normal(0.0, 0.008, 3))
     pitch = rng.uniform(0.108, 0.112)
     return Cloth(u, v, tapes, ground, pitch, rng.uniform(0, pitch), metal, shift, turn)
 
 
 def assemble(cloth: Cloth, teeth: Teeth, tapes: np.ndarray, bite: np.ndarray) -> np.ndarray:
-    """The zipper (H, W, 3) float32: tapes (H, W, 3) on the ground, teeth on the tapes.
+    """The zipper (H, W, 3) float64: tapes (H, W, 3) on the ground, teeth on the tapes.
 
     `bite` (H, W) in [0, 1] is the share of tape that is missing at each pixel.
     """
@@ -75,20 +75,20 @@ def assemble(cloth: Cloth, teeth: Teeth, tapes: np.ndarray, bite: np.ndarray) ->
     pixel = 2.0 / size
     side = np.abs(cloth.u)
     cover = soft_step(side - TAPE_EDGE, 2 * pixel) * (1.0 - bite)
-    scene = blend(cloth.ground, tapes, cover).astype(np.float32)
+    scene = blend(cloth.ground, tapes, cover)
     # Only the middle of the frame holds teeth: draw there.
     part = slice(int(0.33 * size), int(np.ceil(0.67 * size)))
     u, v = cloth.u[:, part], cloth.v[:, part]
     middle = scene[:, part]
     place = (v + 1.5 + cloth.phase) / cloth.pitch  # tooth coordinate along the zipper
     left, right = (
-        np.interp(place, np.arange(TEETH) + 0.5 * row, teeth.apart[row]).astype(np.float32) for row in (0, 1)
+        np.interp(place, np.arange(TEETH) + 0.5 * row, teeth.apart[row]) for row in (0, 1)
     )
     gap = (u > -0.055 - left) & (u < 0.055 + right)
     middle[gap] = 0.05
     for row, sign in ((0, 1.0), (1, -1.0)):
         apart, along, turn, length, tone = (
-            pose[row].astype(np.float32)
+            pose[row]
             for pose in (teeth.apart, teeth.along, teeth.turn, teeth.length, teeth.tone)
         )
         nearest = np.floor(place - 0.5 * row)

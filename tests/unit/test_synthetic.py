@@ -135,13 +135,13 @@ def test_lost_image_is_drawn_again(tmp_path):
 def test_interrupted_run_leaves_no_half_category(tmp_path, monkeypatch):
     written = []
 
-    def stop_in_zipper(path, pixels, write=synthetic._write):
+    def stop_in_zipper(path, pixels, write=synthetic.write_png):
         written.append(path)
         if len(written) == 25:  # hazelnut has 5 + 2 * 8 files
             raise KeyboardInterrupt
         write(path, pixels)
 
-    monkeypatch.setattr(synthetic, "_write", stop_in_zipper)
+    monkeypatch.setattr(synthetic, "write_png", stop_in_zipper)
     with pytest.raises(KeyboardInterrupt):
         make_synthetic(tmp_path, ("hazelnut", "zipper"), **SMALL, seed=1)
     assert [p.name for p in tmp_path.iterdir() if not p.name.startswith(".")] == ["hazelnut"]
