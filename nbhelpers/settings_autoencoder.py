@@ -13,7 +13,7 @@ Head = Literal["pixel_l1", "pixel_l2", "ssim", "feature"]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
 #: YAML makes a number of what is a name here.
-Precision = Annotated[Literal["auto", "64", "32", "bf16", "16"],
+Precision = Annotated[Literal["auto", "32", "bf16", "16"],
                       BeforeValidator(lambda value: str(value) if type(value) is int else value)]
 Percentile = Annotated[float, Field(gt=0, lt=100)]
 #: Raise it with anything in the code that changes what is learned: trainings stored before are then not taken for it.

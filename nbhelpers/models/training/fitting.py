@@ -40,17 +40,14 @@ def lightning_precision(name: str, device: torch.device) -> str:
     """Lightning's name of a precision; ``auto`` is mixed on a CUDA device (bfloat16 where it has that), else 32.
 
     Raises:
-        ConfigError: ``16`` elsewhere than on a CUDA device, ``64`` on a device that lacks it.
+        ConfigError: ``16`` elsewhere than on a CUDA device.
     """
-    if name == "64" and device.type == "mps":
-        raise ConfigError("autoencoder.training.precision: expected a device with 64-bit numbers for 64, found mps; "
-                          "set it to 32, or device to cpu")
     if name == "16" and device.type != "cuda":
         raise ConfigError(f"autoencoder.training.precision: expected a CUDA device for 16, found {device.type}; set it "
                           "to auto, bf16 or 32")
     if name == "auto":
         name = "32" if device.type != "cuda" else "bf16" if torch.cuda.is_bf16_supported(False) else "16"
-    return {"64": "64-true", "32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[name]
+    return {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[name]
 
 
 def fit(network: BaseAutoencoder, criterion: nn.Module | None, batches: Batches, settings: TrainingConfig,
@@ -66,8 +63,6 @@ def fit(network: BaseAutoencoder, criterion: nn.Module | None, batches: Batches,
     callbacks: list[Callback] = [history, checkpoints]
     if settings.patience:
         callbacks.append(EarlyStopping("held_out_loss", settings.min_delta, settings.patience))
-    if settings.precision == "64":
-        network.double()  # before Lightning does it, which reads a checkpoint first, and would round its weights
     with quiet():
         trainer = lightning.Trainer(
             accelerator="gpu" if device.type == "cuda" else device.type,

@@ -122,7 +122,7 @@ def _train(network: BaseAutoencoder, criterion: nn.Module | None, batches: Batch
     with generators_kept(device):
         while True:
             if criterion is not None:
-                criterion.to(device, torch.float64 if settings.precision == "64" else torch.float32)
+                criterion.to(device)
             try:
                 history, kept = fit(network, criterion, batches, settings, corruption, seed, device, folder, loggers)
                 break
@@ -133,7 +133,7 @@ def _train(network: BaseAutoencoder, criterion: nn.Module | None, batches: Batch
             network.zero_grad()
             garbage_collection_cuda()  # the failed run's trainer is full of cycles
             network.load_state_dict(first)  # where there is a checkpoint, it is loaded over these
-    network.float().zero_grad()
+    network.zero_grad()
     best = torch.load(kept.best, map_location="cpu", weights_only=True)
     network.load_state_dict({name.removeprefix("network."): tensor for name, tensor in best["state_dict"].items()})
     network.to(device)  # Lightning left it on the CPU

@@ -141,13 +141,6 @@ def test_precision(run, kit):
     half, result = run("half", precision="bf16")
     assert all(tensor.dtype == torch.float32 for tensor in half.state_dict().values())
     assert not kit.same_weights(full, half) and result.history[-1]["held_out_loss"] < result.history[0]["held_out_loss"]
-    double, result = run("double", precision="64")
-    assert all(tensor.dtype == torch.float32 for tensor in double.state_dict().values())
-    assert not kit.same_weights(full, double)
-    for name, tensor in double.state_dict().items():
-        assert torch.allclose(tensor, full.state_dict()[name], atol=1e-4)
-    with pytest.raises(ConfigError, match="expected a device with 64-bit numbers for 64, found mps"):
-        lightning_precision("64", torch.device("mps"))
     with pytest.raises(ConfigError, match="precision: expected a CUDA device for 16, found cpu.*bf16 or 32"):
         run("sixteen", precision="16")
 

@@ -141,7 +141,7 @@ def test_workers_change_nothing_and_resume_alike(samples, whole, kit, tmp_path):
 
 @pytest.mark.parametrize("changes", [
     {"scheduler": "plateau", "plateau_epochs": 1, "min_delta": 9.0, "optimizer": "sgd", "epochs": 6},
-    {"scheduler": "step", "step_epochs": 1, "patience": 2, "min_delta": 9.0, "epochs": 6, "precision": "64"},
+    {"scheduler": "step", "step_epochs": 1, "patience": 2, "min_delta": 9.0, "epochs": 6},
 ])
 def test_rates_and_patience_go_on_where_they_were(samples, kit, tmp_path, changes):
     network, rows, _ = go(samples["train"], tmp_path / "whole", **changes)
