@@ -83,7 +83,7 @@ study.describe()
 # A share of the training images is held out: their loss decides when training stops and which weights are kept. Neither
 # validation, which will calibrate thresholds, nor test is looked at. A run that was killed goes on at its last epoch.
 
-# %%
+# %% tags=["trained"]
 detectors = {}
 for category in study.categories:
     detectors[category] = study.detector(METHOD, category)
@@ -128,7 +128,7 @@ _ = save_figure(fig, study.figure_path(NOTEBOOK, f"{architecture}_reconstruction
 # %% [markdown]
 # Reconstructions of good images and of defects apart, pixels in [-1, 1]. If both are equally good, the network copies.
 
-# %%
+# %% tags=["trained"]
 print(quality_table(study, architecture).round(2).to_string())
 
 # %% [markdown]
@@ -189,11 +189,10 @@ print(costs(study).round(2).to_string(index=False))
 # A network is only as good a detector as the comparison that follows it.
 
 # %%
-best = scores[scores.method == METHOD].groupby("head").image_auroc.mean()
-print(f"{label(METHOD)}: the best head on average is {label(best.idxmax())}, image AUROC {best.max():.2f}; "
-      f"the weakest {label(best.idxmin())}, {best.min():.2f}")
+by_head = scores[scores.method == METHOD].groupby("head").image_auroc.mean()
+print(f"{label(METHOD)}, image AUROC on average:", ", ".join(f"{label(h)} {v:.2f}" for h, v in by_head.items()))
 threshold = f1_optimal(said.labels, said.image_scores)
-print(f"{category}: F1 {threshold.calibration['f1']:.2f} on validation; degenerate: {threshold.degenerate}")
+print(f"{label(METHOD)}, {category}: F1 {threshold.calibration['f1']:.2f} on validation")
 table = write_metrics(study)
 assert METHOD in set(table[table.scenario == "reconstruction"].method)
 for found_history in (d.history for d in detectors.values()):

@@ -134,7 +134,7 @@ _ = save_figure(fig, study.figure_path(NOTEBOOK, f"{method}_confusions"))
 # Tests on the same images: DeLong (ranking), sign flips of AUPIMO image by image (localisation), McNemar (decisions);
 # p values adjusted by Holm over the categories. The difference is the first method minus the second.
 
-# %%
+# %% tags=["trained"]
 tests = compare(study, SCENARIO) if len(study.config.methods) > 1 else None
 if tests is not None:
     shown = tests[tests.metric.isin(["image_auroc", "p_delong_holm", "p_permutation_holm", "p_mcnemar_holm"])]

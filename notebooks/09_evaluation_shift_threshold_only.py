@@ -147,8 +147,8 @@ print(table[table.category == "macro"].drop(columns="category").round(2).to_stri
 
 # %%
 flags = qualified(judged[SCENARIO], "rule", ["degenerate"])
-flags = flags[(flags.category != "macro") & (flags.degenerate > 0)]
-print(flags.groupby(["method", "rule"]).category.agg(list).to_string() if len(flags) else "no rule is degenerate")
+flags = flags[(flags.category != "macro") & (flags.degenerate > 0) & (flags.method == method)]
+print(flags.groupby("rule").category.agg(list).to_string() if len(flags) else "no rule is degenerate")
 
 # %% [markdown]
 # Three recommendations from all rules together: the 75th, 50th and 25th percentile of their thresholds.

@@ -102,10 +102,11 @@ print(counts.to_string())
 # The worst of each kind, with its margin as share of the threshold; the rest is in the csv, with what is known of each
 # defect.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 worst = wrong.groupby(["method", "category", "kind"], sort=False).head(1)
 worst = worst.assign(share=worst.margin / (worst.score - worst.margin))
 print(worst[["method", "category", "kind", "defect_type", "share"]].round(1).to_string(index=False))
+assert ((wrong.margin >= 0) == (wrong.kind == "false_positive")).all(), "an error on the wrong side of its threshold"
 
 # %% [markdown]
 # ## Which types of defect?
@@ -166,7 +167,7 @@ _ = save_figure(fig, study.figure_path(NOTEBOOK, f"{scenario}_margin_area"))
 # Rank correlation of the margin with area, border distance and contrast, and a rank test over the types. Many questions
 # are asked at once, so read `p_holm`; a large one is no proof that nothing is there.
 
-# %%
+# %% tags=["trained"]
 tests = margin_tests(study, scenario)
 print(tests.round(2).to_string(index=False))
 
@@ -176,9 +177,11 @@ print(tests.round(2).to_string(index=False))
 # Who misses what: defects by type and by the methods that miss them. Those that all methods miss need another idea, not
 # another threshold.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 cases = hard_cases(study, scenario)
-print(agreement(cases.missed_by, cases.category + ", " + cases.defect_type).to_string())
+shared = agreement(cases.missed_by, cases.category + ", " + cases.defect_type)
+print(shared.to_string())
+assert shared.sum().sum() == len(cases), "each defect is in one cell"
 
 # %% [markdown]
 # The hardest of all, those that every method misses first; then those that stand out least from the good images. One
@@ -212,6 +215,8 @@ for name, result in (("separation", separated), ("margin_tests", tests), ("hard_
 # %%
 print("\n".join(f"{method}, {name}: misses {row.false_negative} of {row.defect} defects, calls {row.false_positive} "
                 f"of {row.good} good images defective" for (method, name), row in counts.iterrows()))
+
+# %% tags=["trained"]
 print(f"missed by every method: {cases.missed_by_all.sum()} of {len(cases)} defects")
 asked, answered = tests.p.notna().sum(), (tests.p_holm <= 0.05).sum()
 print(f"{answered} of {asked} rank tests with an adjusted p of at most 0.05")

@@ -91,9 +91,11 @@ print("methods:", ", ".join(map(label, results.methods)))
 # Macro averages with their intervals. A difference is claimed only where DeLong's test, Holm-corrected, names a
 # category; the report ranks methods by these values, and a rank alone claims nothing.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 ranked = compare_models(stored.metrics).sort_values(["scenario", "method"])
 print(ranked.drop(columns=["rank", "n_images"]).round(2).to_string(index=False))
+assert not ranked.duplicated(["scenario", "method"]).any(), "a method is ranked twice"
+assert ranked.image_auroc.between(ranked.ci_low, ranked.ci_high).all(), "a value lies outside its interval"
 
 # %% [markdown]
 # ## Every table
