@@ -12,11 +12,18 @@ NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 10))
 # These would send the packages, or Python, to another place than .venv.
 unexport PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PYTHONHOME PYTHONPATH
 
-.PHONY: help study test lint status sync clean
+# Libraries made to compute as on a processor with fewer instructions: networks, then images.
+NO_AVX := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE
+NO_AVX_IMAGES := OPENCV_CPU_DISABLE=AVX2,AVX,FP16,AVX512F
+PYTEST = $(PY) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=300 \
+	--nbval-sanitize-with tests/nbval_sanitize.cfg -q $(ARGS)
+
+.PHONY: help study test test-processors lint status sync clean
 
 help:
 	@echo 'make study    run the whole study (PROFILE=tiny), end with its results table'
 	@echo 'make test     check the code and every notebook'
+	@echo 'make test-processors   run the study and compare its notebooks twice more, as on other processors'
 	@echo 'make status   what is done, what is out of date'
 	@echo 'make sync     notebooks/*.py were edited: execute them and bring their .ipynb twins up to date'
 	@echo 'make lint     check the style of the code'
@@ -34,8 +41,12 @@ status: .venv/.installed
 # One pytest: unit and hygiene tests, the whole tiny study with papermill in a temporary workspace, and then, in
 # the same workspace, nbval: every committed notebook is run again and its stored outputs are compared.
 test: lint
-	@exec $(PY) -m pytest tests notebooks --nbval --nbval-current-env --nbval-cell-timeout=300 \
-		--nbval-sanitize-with tests/nbval_sanitize.cfg -q $(ARGS)
+	@exec $(PYTEST) tests notebooks
+
+# The study is made anew each time, with instruction sets switched off; the stored outputs must hold there too.
+test-processors: .venv/.installed
+	@$(NO_AVX) $(PYTEST) tests/notebooks notebooks
+	@$(NO_AVX_IMAGES) $(PYTEST) tests/notebooks notebooks
 
 lint: .venv/.installed
 	@$(PY) -m ruff check .
