@@ -13,7 +13,7 @@ from graph import NOTEBOOKS, ROOT
 pytestmark = pytest.mark.hygiene
 SCRIPTS = sorted((ROOT / "notebooks").glob("*.py"))
 ROWS = {row.stem: row for row in NOTEBOOKS}
-TAGS = {"parameters", "bootstrap", "nbval-ignore-output", "nbval-check-output", "nbval-skip"}
+TAGS = {"parameters", "bootstrap", "trained", "nbval-ignore-output", "nbval-check-output", "nbval-skip"}
 MAX_LINES = 30
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 
