@@ -18,7 +18,7 @@ NO_AVX_IMAGES := OPENCV_CPU_DISABLE=AVX2,AVX,FP16,AVX512F
 PYTEST = $(PY) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=300 \
 	--nbval-sanitize-with tests/nbval_sanitize.cfg -q $(ARGS)
 
-.PHONY: help study test test-processors lint status sync clean
+.PHONY: help study test test-processors lint format status sync clean
 
 help:
 	@echo 'make study    run the whole study (PROFILE=tiny), end with its results table'
@@ -26,7 +26,7 @@ help:
 	@echo 'make test-processors   run the study and compare its notebooks twice more, as on other processors'
 	@echo 'make status   what is done, what is out of date'
 	@echo 'make sync     notebooks/*.py were edited: execute them and bring their .ipynb twins up to date'
-	@echo 'make lint     check the style of the code'
+	@echo 'make lint     check the style of the code; make format brings it into its form'
 	@echo 'make clean    remove outputs and generated data; keeps .venv and downloaded data'
 	@echo
 	@echo 'The first make study or make test installs requirements.txt into .venv.'
@@ -50,6 +50,11 @@ test-processors: .venv/.installed
 
 lint: .venv/.installed
 	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check --quiet . || { echo 'expected formatted code, found the files above; run: make format'; exit 1; }
+	@said=$$(.venv/bin/lint-imports --no-cache 2>&1) || { echo "$$said"; exit 1; }
+
+format: .venv/.installed
+	@$(PY) -m ruff format .
 
 sync: .venv/.installed
 	@exec $(PY) scripts/sync_notebooks.py $(ARGS)

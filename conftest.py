@@ -1,7 +1,9 @@
-"""Set-up of all tests, those that nbval makes of the notebooks included: a workspace and an environment.
+"""Set-up of all tests, those that nbval makes of the notebooks included: a workspace and an
+environment.
 
-Everything that a test or a notebook writes goes to one temporary workspace, which nbval's kernels find through
-the environment. The papermill run of the study comes first, so nbval's runs find the models already fitted.
+Everything that a test or a notebook writes goes to one temporary workspace, which nbval's kernels
+find through the environment. The papermill run of the study comes first, so nbval's runs find the
+models already fitted.
 """
 
 import os
@@ -11,8 +13,8 @@ import tempfile
 import pytest
 
 from nbhelpers.config import WORKSPACE_VARIABLE, load_config
-from processes import notebook_environment
-from stored_outputs import TAG, settle
+from nbhelpers.runner.processes import notebook_environment
+from nbhelpers.runner.stored_outputs import TAG, settle
 
 WORKSPACE = pytest.StashKey[str]()
 
@@ -29,13 +31,17 @@ def pytest_unconfigure(config):
 
 
 def pytest_collectstart(collector):
-    """Keep nbval from comparing what goes to the standard error: warnings carry paths and process ids."""
+    """Keep nbval from comparing what goes to the standard error: warnings carry paths and process
+    ids.
+    """
     if collector.path.suffix == ".ipynb" and hasattr(collector, "skip_compare"):
         collector.skip_compare += ("stderr",)
 
 
 def pytest_itemcollected(item):
-    """Let nbval compare what a trained network says within a tolerance, see ``scripts/stored_outputs.py``."""
+    """Let nbval compare what a trained network says within a tolerance, see
+    ``scripts/stored_outputs.py``.
+    """
     if not hasattr(item, "compare_outputs"):
         return
     compare, tagged = item.compare_outputs, TAG in item.cell.metadata.get("tags", ())
@@ -43,7 +49,9 @@ def pytest_itemcollected(item):
     def compare_settled(new, stored, *args, **kwargs):
         for texts, references in zip(_texts(new), _texts(stored), strict=True):
             for (holder, key), (reference, _) in zip(texts, references, strict=False):
-                holder[key] = settle(item.sanitize(holder[key]), item.sanitize(reference[key]), tagged)
+                holder[key] = settle(
+                    item.sanitize(holder[key]), item.sanitize(reference[key]), tagged
+                )
         return compare(new, stored, *args, **kwargs)
 
     item.compare_outputs = compare_settled
@@ -52,4 +60,8 @@ def pytest_itemcollected(item):
 def _texts(outputs):
     """Where the texts of a cell's outputs stand: those that it printed, and those of its tables."""
     printed = [(output, "text") for output in outputs if output.get("name") == "stdout"]
-    return printed, [(output["data"], "text/plain") for output in outputs if "text/plain" in output.get("data", {})]
+    return printed, [
+        (output["data"], "text/plain")
+        for output in outputs
+        if "text/plain" in output.get("data", {})
+    ]

@@ -5,6 +5,16 @@ class StudyError(Exception):
     """Base of all errors a user can mend; scripts print the message alone and exit with code 2."""
 
 
+def named_errors() -> set[str]:
+    """Names of all of the study's errors, those derived from others too."""
+    waiting, names = [StudyError], set()
+    while waiting:
+        kind = waiting.pop()
+        names.add(kind.__name__)
+        waiting += kind.__subclasses__()
+    return names
+
+
 class ConfigError(StudyError):
     """A setting is unknown, of the wrong type or out of range."""
 

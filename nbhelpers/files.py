@@ -12,15 +12,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+from filelock import FileLock
+
 from nbhelpers.errors import ResourceError
 
 #: What the system says when a folder may not be written or the disk is full.
-WRITE_ERRORS = {getattr(errno, name, errno.ENOSPC) for name in ("EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT")}
+WRITE_ERRORS = {
+    getattr(errno, name, errno.ENOSPC) for name in ("EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT")
+}
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside ``path`` with its ending; renamed to ``path`` if all went well, else removed.
+    """Give a temporary name beside ``path`` with its ending; renamed to ``path`` if all went well,
+    else removed.
 
     Raises:
         ResourceError: no permission, or no space left.
@@ -67,6 +73,17 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    """Write a table: counts whole, other numbers with six digits, more than any carries; the same
+    bytes everywhere.
+    """
+    write_text(path, table.to_csv(index=False, float_format=_digits, lineterminator="\n"))
+
+
+def _digits(value: float) -> str:
+    return f"{value:.0f}" if float(value).is_integer() else f"{value:.6g}"
+
+
 def hash_file(path: Path) -> str:
     """SHA-256 of a file's bytes, or of a folder's files with their names."""
     sha = hashlib.sha256()
@@ -77,3 +94,31 @@ def hash_file(path: Path) -> str:
             while block := file.read(1 << 20):
                 sha.update(block)
     return sha.hexdigest()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of what is written at ``path``; the system lets go of it when the process ends
+    or is killed.
+
+    Raises:
+        ResourceError: the folder cannot be made or written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path.with_name(f".{path.name}.lock"))
+        lock.acquire()
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder that may not be there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

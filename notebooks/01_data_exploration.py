@@ -49,6 +49,7 @@ os.chdir(ROOT)
 
 # %%
 from nbhelpers.data.exploration import (
+    area_table,
     count_table,
     describe_defects,
     describe_images,
@@ -56,11 +57,10 @@ from nbhelpers.data.exploration import (
     metadata,
     report,
 )
-from nbhelpers.files import write_json, write_text
-from nbhelpers.reporting.data_plots import plot_counts, plot_defect_areas, plot_image_statistics
-from nbhelpers.reporting.gallery import one_of_each, plot_samples, spread
-from nbhelpers.reporting.plots import save_figure, use_style
-from nbhelpers.reporting.tables import area_table, write_csv
+from nbhelpers.figures.data import plot_counts, plot_defect_areas, plot_image_statistics
+from nbhelpers.figures.images import one_of_each, plot_samples, spread
+from nbhelpers.figures.style import save_figure, use_style
+from nbhelpers.files import write_csv, write_json, write_text
 from nbhelpers.study import open_study
 
 NOTEBOOK = "01_data_exploration"

@@ -49,9 +49,9 @@ os.chdir(ROOT)
 
 # %%
 from nbhelpers.data.splits import create_clean_split, group_keys, split_counts, to_ids
-from nbhelpers.reporting.data_plots import plot_split_distribution
-from nbhelpers.reporting.plots import save_figure, use_style
-from nbhelpers.reporting.tables import write_csv
+from nbhelpers.figures.data import plot_split_distribution
+from nbhelpers.figures.style import save_figure, use_style
+from nbhelpers.files import write_csv
 from nbhelpers.study import open_study
 
 NOTEBOOK = "02_data_preparation"

@@ -53,10 +53,11 @@ os.chdir(ROOT)
 import numpy as np
 
 from nbhelpers.data.images import read_image, resize_image
-from nbhelpers.data.shift import PARTS, SEVERITIES, shift_sample
-from nbhelpers.reporting.data_plots import plot_shift_parameters
-from nbhelpers.reporting.gallery import one_of_each, plot_images, plot_pairs, plot_samples, spread
-from nbhelpers.reporting.plots import save_figure, use_style
+from nbhelpers.data.shift.parameters import PARTS, SEVERITIES
+from nbhelpers.data.shift.twins import shift_sample
+from nbhelpers.figures.data import plot_shift_parameters
+from nbhelpers.figures.images import one_of_each, plot_images, plot_pairs, plot_samples, spread
+from nbhelpers.figures.style import save_figure, use_style
 from nbhelpers.study import open_study
 
 NOTEBOOK = "03_domain_shift_generation"

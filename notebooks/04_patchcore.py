@@ -57,14 +57,22 @@ os.chdir(ROOT)
 import pandas as pd
 from sklearn.decomposition import PCA
 
+from nbhelpers.analyses.cross_scores import cross_scores
+from nbhelpers.analyses.refits import sweep
+from nbhelpers.evaluation.bootstrap import score_summary
 from nbhelpers.evaluation.metrics import image_metrics
 from nbhelpers.evaluation.significance import delong_interval
-from nbhelpers.evaluation.statistics import score_summary
-from nbhelpers.evaluation.thresholds import f1_optimal
-from nbhelpers.models.coreset import greedy_coreset
-from nbhelpers.protocol.refits import sweep
-from nbhelpers.reporting.gallery import one_of_each, plot_anomaly_maps, plot_memory_bank, shared_limits, spread
-from nbhelpers.reporting.plots import plot_f1_curve, plot_scores, save_figure, use_style
+from nbhelpers.evaluation.thresholds.calibrate import f1_optimal
+from nbhelpers.figures.images import (
+    one_of_each,
+    plot_anomaly_maps,
+    plot_memory_bank,
+    shared_limits,
+    spread,
+)
+from nbhelpers.figures.scores import plot_f1_curve, plot_scores
+from nbhelpers.figures.style import save_figure, use_style
+from nbhelpers.models.patchcore.coreset import greedy_coreset
 from nbhelpers.study import open_study
 
 NOTEBOOK, METHOD = "04_patchcore", "patchcore"
@@ -80,13 +88,13 @@ study.describe()
 # them so that the largest gap is as small as it can be made step by step. Exact, see `nbhelpers/models/coreset.py`.
 
 # %%
-detector = study.detector(METHOD, category, domain)
+detector = study.detector(METHOD, category, fitted_on=domain)
 train = study.split(category, domain)["train"]
 print(f"{len(train)} training images, memory bank {tuple(detector.memory_bank.shape)}: "
       f"{study.config.patchcore.coreset_ratio:.0%} of the patches")
 
 # %% tags=["nbval-ignore-output"]
-study.describe_cost(METHOD, category, domain)
+study.describe_cost(METHOD, category, fitted_on=domain)
 
 # %% [markdown]
 # The bank among the patches of a few training images, in two dimensions: it follows the whole cloud, edges included,
@@ -107,9 +115,9 @@ _ = save_figure(fig, study.figure_path(NOTEBOOK, f"{NAME}_memory_bank"))
 # this notebook.
 
 # %%
-stored = {f"{d} {split}": study.predictions(METHOD, category, domain, d, split)
+stored = {f"{d} {split}": study.predictions(METHOD, category, fitted_on=domain, domain=d, split=split)
           for d, split in study.needed_predictions(domain)}
-crossed = study.cross_scores(METHOD, category) if domain == "clean" else []
+crossed = cross_scores(study, METHOD, category) if domain == "clean" else []
 print({name: len(part) for name, part in stored.items()}, "and by refits:", len(crossed))
 
 # %% [markdown]

@@ -57,13 +57,21 @@ os.chdir(ROOT)
 # %%
 import pandas as pd
 
+from nbhelpers.analyses.cross_scores import cross_scores
+from nbhelpers.analyses.refits import seeds, sweep
+from nbhelpers.evaluation.bootstrap import score_summary
 from nbhelpers.evaluation.metrics import image_metrics
 from nbhelpers.evaluation.significance import delong_interval
-from nbhelpers.evaluation.statistics import score_summary
-from nbhelpers.evaluation.thresholds import f1_optimal
-from nbhelpers.protocol.refits import seeds, sweep
-from nbhelpers.reporting.gallery import one_of_each, plot_anomaly_maps, plot_locations, shared_limits, spread
-from nbhelpers.reporting.plots import plot_f1_curve, plot_scores, save_figure, use_style
+from nbhelpers.evaluation.thresholds.calibrate import f1_optimal
+from nbhelpers.figures.images import (
+    one_of_each,
+    plot_anomaly_maps,
+    plot_locations,
+    shared_limits,
+    spread,
+)
+from nbhelpers.figures.scores import plot_f1_curve, plot_scores
+from nbhelpers.figures.style import save_figure, use_style
 from nbhelpers.study import open_study
 
 NOTEBOOK, METHOD = "05_padim", "padim"
@@ -80,13 +88,13 @@ study.describe()
 # is at a place in one image is compared with what is there in all others.
 
 # %%
-detector = study.detector(METHOD, category, domain)
+detector = study.detector(METHOD, category, fitted_on=domain)
 train = study.split(category, domain)["train"]
 print(f"{len(train)} training images, {detector.stats['n_locations']} Gaussians of {detector.n_features} features "
       f"out of {sum(detector.backbone.channels.values())}")
 
 # %% tags=["nbval-ignore-output"]
-study.describe_cost(METHOD, category, domain)
+study.describe_cost(METHOD, category, fitted_on=domain)
 
 # %% [markdown]
 # How much normal images vary at each place, beside three of them: bright is where almost anything passes for normal,
@@ -103,9 +111,9 @@ _ = save_figure(fig, study.figure_path(NOTEBOOK, f"{NAME}_spread"))
 # each without a part of the good images, that conformal thresholds are calibrated on.
 
 # %%
-stored = {f"{d} {split}": study.predictions(METHOD, category, domain, d, split)
+stored = {f"{d} {split}": study.predictions(METHOD, category, fitted_on=domain, domain=d, split=split)
           for d, split in study.needed_predictions(domain)}
-crossed = study.cross_scores(METHOD, category) if domain == "clean" else []
+crossed = cross_scores(study, METHOD, category) if domain == "clean" else []
 print({name: len(part) for name, part in stored.items()}, "and by refits:", len(crossed))
 
 # %% [markdown]

@@ -54,14 +54,13 @@ sys.path.insert(0, str(ROOT))
 os.chdir(ROOT)
 
 # %%
-from nbhelpers.evaluation.thresholds import f1_optimal
-from nbhelpers.models.autoencoder import to_pixels
-from nbhelpers.models.residuals import pixel_threshold
-from nbhelpers.protocol.reconstruction import HEADS, costs, heads_table, quality_table
-from nbhelpers.protocol.table import write_metrics
-from nbhelpers.reporting.gallery import one_of_each, shared_limits, spread
-from nbhelpers.reporting.plots import save_figure, use_style
-from nbhelpers.reporting.reconstruction_plots import (
+from nbhelpers.analyses.all import write_metrics
+from nbhelpers.analyses.cross_scores import cross_scores
+from nbhelpers.analyses.reconstruction import HEADS, costs, heads_table, quality_table
+from nbhelpers.evaluation.pixel_masks import pixel_threshold
+from nbhelpers.evaluation.thresholds.calibrate import f1_optimal
+from nbhelpers.figures.images import one_of_each, shared_limits, spread
+from nbhelpers.figures.reconstructions import (
     plot_attention,
     plot_head_scores,
     plot_heads,
@@ -69,7 +68,9 @@ from nbhelpers.reporting.reconstruction_plots import (
     plot_reconstructions,
     plot_triplets,
 )
-from nbhelpers.reporting.results import label
+from nbhelpers.figures.style import save_figure, use_style
+from nbhelpers.models.autoencoders.detector import to_pixels
+from nbhelpers.results.numbers import label
 from nbhelpers.study import open_study
 
 NOTEBOOK, METHOD = "06_autoencoder", f"ae_{architecture}"
@@ -105,10 +106,12 @@ _ = save_figure(fig, study.figure_path(NOTEBOOK, f"{architecture}_history"))
 
 # %%
 for name in study.categories:
-    stored = {split: study.predictions(METHOD, name, "clean", "clean", split) for split in ("val", "test")}
+    stored = {split: study.predictions(METHOD, name, fitted_on="clean", domain="clean", split=split)
+              for split in ("val", "test")}
     if METHOD in study.config.methods:
-        needed = [study.predictions(METHOD, name, "clean", *part) for part in study.needed_predictions("clean")]
-        crossed = study.cross_scores(METHOD, name)
+        needed = [study.predictions(METHOD, name, fitted_on="clean", domain=domain, split=split)
+                  for domain, split in study.needed_predictions("clean")]
+        crossed = cross_scores(study, METHOD, name)
 print(f"{label(METHOD)} scores by the residual: {label(detector.choice.head)}")
 
 # %% [markdown]
@@ -121,7 +124,7 @@ print(f"{label(METHOD)} scores by the residual: {label(detector.choice.head)}")
 val = study.split(category)["val"]
 chosen = [*one_of_each(val, 4), *spread([s for s in val if not s.label], 2)]
 images, found = map(to_pixels, detector.reconstruct(chosen))
-said = study.predictions(METHOD, category, "clean", "clean", "val")
+said = study.predictions(METHOD, category, fitted_on="clean", domain="clean", split="val")
 fig = plot_reconstructions(chosen, images, found, said, shared_limits(said))
 _ = save_figure(fig, study.figure_path(NOTEBOOK, f"{architecture}_reconstructions"))
 

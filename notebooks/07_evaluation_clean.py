@@ -51,22 +51,21 @@ os.chdir(ROOT)
 # %%
 import pandas as pd
 
-from nbhelpers.evaluation.reliability import platt, reliability_table
-from nbhelpers.evaluation.statistics import score_summary
-from nbhelpers.protocol.cells import evaluate_cell, run_scenario
-from nbhelpers.protocol.methods import compare
-from nbhelpers.protocol.table import write_metrics
-from nbhelpers.reporting.gallery import hardest, plot_anomaly_maps, shared_limits
-from nbhelpers.reporting.plots import (
+from nbhelpers.analyses.all import run_scenario, write_metrics
+from nbhelpers.analyses.method_tests import compare
+from nbhelpers.analyses.scenarios import evaluate_cell, tested
+from nbhelpers.evaluation.bootstrap import score_summary
+from nbhelpers.evaluation.calibration import platt, reliability_table
+from nbhelpers.figures.images import hardest, plot_anomaly_maps, shared_limits
+from nbhelpers.figures.scores import (
     plot_confusions,
     plot_metric_bars,
     plot_reliability,
     plot_roc_pr,
     plot_scores,
-    save_figure,
-    use_style,
 )
-from nbhelpers.reporting.tables import with_intervals
+from nbhelpers.figures.style import save_figure, use_style
+from nbhelpers.results.views import printed, with_intervals
 from nbhelpers.study import open_study
 
 NOTEBOOK, SCENARIO = "07_evaluation_clean", "clean"
@@ -116,7 +115,7 @@ _ = save_figure(fig, study.figure_path(NOTEBOOK, "metrics"))
 # The curves rank images; the dots are what the thresholds from validation make of them.
 
 # %%
-parts = {m: {name: study.predictions(m, name, "clean", "clean", "test") for name in study.categories}
+parts = {m: {name: tested(study, SCENARIO, m, name) for name in study.categories}
          for m in study.config.methods}
 deployed = {m: {name: evaluate_cell(study, SCENARIO, m, name)["threshold"]["value"] for name in study.categories}
             for m in study.config.methods}
@@ -137,7 +136,8 @@ _ = save_figure(fig, study.figure_path(NOTEBOOK, f"{method}_confusions"))
 # %% tags=["trained"]
 tests = compare(study, SCENARIO) if len(study.config.methods) > 1 else None
 if tests is not None:
-    shown = tests[tests.metric.isin(["image_auroc", "p_delong_holm", "p_permutation_holm", "p_mcnemar_holm"])]
+    shown = printed(tests)
+    shown = shown[shown.metric.isin(["image_auroc", "p_delong_holm", "p_permutation_holm", "p_mcnemar_holm"])]
     print(shown.pivot(index=["method", "category"], columns="metric", values="value").round(2).to_string())
 
 # %% [markdown]
@@ -150,7 +150,7 @@ if tests is not None:
 # %%
 tables = {}
 for m, own in parts.items():
-    vals = {name: study.predictions(m, name, "clean", "clean", "val") for name in own}
+    vals = {name: study.predictions(m, name, fitted_on="clean", domain="clean", split="val") for name in own}
     said = {name: platt(vals[name].labels, vals[name].image_scores).probabilities(part.image_scores,
             prior=part.labels.mean()) for name, part in own.items()}
     tables[m] = {name: reliability_table(part.labels, said[name], bins=5) for name, part in own.items()}
@@ -195,7 +195,7 @@ _ = [save_figure(fig, study.figure_path(NOTEBOOK, f"{method}_{name}_hardest_good
 
 # %%
 write_metrics(study)
-auroc = results[(results.metric == "image_auroc") & (results.method == method) & (results.category != "macro")]
+auroc = results[(results.metric == "image_auroc") & (results.method == method) & ~results.macro]
 print("\n".join(f"{r.category}: image AUROC {r.value:.2f} [{r.ci_low:.2f}, {r.ci_high:.2f}] on {r.n_images} images"
                 for r in auroc.itertuples()))
 assert (auroc.ci_high > 0.5).all(), "surely worse than chance on clean images: are the labels flipped?"

@@ -52,19 +52,20 @@ os.chdir(ROOT)
 # %%
 import pandas as pd
 
-from nbhelpers.protocol.cells import evaluate_cell, run_scenario
-from nbhelpers.protocol.differences import difference
-from nbhelpers.protocol.table import write_metrics
-from nbhelpers.reporting.gallery import hardest, one_of_each, plot_anomaly_maps, plot_worlds, shared_limits
-from nbhelpers.reporting.plots import (
-    plot_confusions,
-    plot_roc_pr,
-    plot_scenario_change,
-    plot_scores,
-    save_figure,
-    use_style,
+from nbhelpers.analyses.all import run_scenario, write_metrics
+from nbhelpers.analyses.differences import difference
+from nbhelpers.analyses.scenarios import evaluate_cell, tested
+from nbhelpers.figures.images import (
+    hardest,
+    one_of_each,
+    plot_anomaly_maps,
+    plot_worlds,
+    shared_limits,
 )
-from nbhelpers.reporting.tables import with_intervals, write_csv
+from nbhelpers.figures.scores import plot_confusions, plot_roc_pr, plot_scenario_change, plot_scores
+from nbhelpers.figures.style import save_figure, use_style
+from nbhelpers.files import write_csv
+from nbhelpers.results.views import with_intervals
 from nbhelpers.study import open_study
 
 NOTEBOOK, SCENARIO = "08_evaluation_shift_no_adaptation", "no_adaptation"
@@ -107,8 +108,8 @@ _ = save_figure(fig, study.figure_path(NOTEBOOK, f"{method}_clean_to_shift"))
 # shifted map glows outside the outline, the shift looks like a defect; a mirrored border is part of the shift.
 
 # %%
-clean = {name: study.predictions(method, name, "clean", "clean", "test") for name in study.categories}
-shifted = {name: study.predictions(method, name, "clean", "shift", "test") for name in study.categories}
+clean = {name: tested(study, "clean", method, name) for name in study.categories}
+shifted = {name: tested(study, SCENARIO, method, name) for name in study.categories}
 cells = {name: evaluate_cell(study, SCENARIO, method, name) for name in study.categories}
 thresholds = {name: cell["threshold"]["value"] for name, cell in cells.items()}
 tests = {name: study.split(name, "shift")["test"] for name in study.categories}
@@ -131,7 +132,7 @@ _ = [save_figure(fig, study.figure_path(NOTEBOOK, f"{method}_{name}_scores")) fo
 # ## Ranking and operating point under the shift
 
 # %%
-parts = {m: {name: study.predictions(m, name, "clean", "shift", "test") for name in study.categories}
+parts = {m: {name: tested(study, SCENARIO, m, name) for name in study.categories}
          for m in study.config.methods}
 deployed = {m: {name: evaluate_cell(study, SCENARIO, m, name)["threshold"]["value"] for name in study.categories}
             for m in study.config.methods}
@@ -177,8 +178,8 @@ print({name: len(cell["left_out"]) for name, cell in cells.items()})
 
 # %%
 write_metrics(study)
-own = change[(change.method == method) & change.metric.isin(["image_auroc", "specificity"])]
+own = change[(change.method == method) & change.metric.isin(["image_auroc", "specificity"]) & ~change.macro]
 print("\n".join(f"{r.category}: {r.metric} {r.value:+.2f} [{r.ci_low:+.2f}, {r.ci_high:+.2f}]"
-                for r in own.itertuples() if r.category != "macro"))
+                for r in own.itertuples()))
 assert (before.n_images[before.metric == "image_auroc"].tolist()
         == after.n_images[after.metric == "image_auroc"].tolist()), "not the same test images"

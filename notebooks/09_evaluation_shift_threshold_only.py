@@ -54,21 +54,23 @@ os.chdir(ROOT)
 # %%
 import pandas as pd
 
-from nbhelpers.evaluation.conformal import min_calibration
-from nbhelpers.evaluation.threshold_rules import CALIBRATED_RULES, RULES
-from nbhelpers.protocol import thresholds
-from nbhelpers.protocol.cells import evaluate_cell, run_scenario, tested
-from nbhelpers.protocol.differences import difference
-from nbhelpers.protocol.table import rows, write_metrics
-from nbhelpers.reporting.comparison_plots import (
+from nbhelpers.analyses import thresholds
+from nbhelpers.analyses.all import run_scenario, write_metrics
+from nbhelpers.analyses.differences import difference
+from nbhelpers.analyses.scenarios import evaluate_cell, tested
+from nbhelpers.evaluation.thresholds.conformal import min_calibration
+from nbhelpers.evaluation.thresholds.rules import CALIBRATED_RULES, RULES
+from nbhelpers.figures.comparisons import (
     plot_promised_and_realised,
     plot_recalibration,
     plot_rules,
     plot_threshold_transfer,
 )
-from nbhelpers.reporting.plots import plot_scores, save_figure, use_style
-from nbhelpers.reporting.results import Results
-from nbhelpers.reporting.tables import qualified, with_intervals, write_csv
+from nbhelpers.figures.scores import plot_scores
+from nbhelpers.figures.style import save_figure, use_style
+from nbhelpers.files import write_csv
+from nbhelpers.results.numbers import Results
+from nbhelpers.results.views import qualified, with_intervals
 from nbhelpers.study import open_study
 
 NOTEBOOK, SCENARIO = "09_evaluation_shift_threshold_only", "threshold_only"
@@ -117,7 +119,7 @@ _ = [save_figure(fig, study.figure_path(NOTEBOOK, f"{method}_{name}_scores")) fo
 # not see any of this.
 
 # %%
-transfer = rows(study, thresholds.transfer_part(study))
+transfer = thresholds.transfer_part(study).rows()
 write_csv(study.config.output_dir / "results" / NOTEBOOK / "threshold_transfer.csv", transfer)
 fig = plot_threshold_transfer(Results(transfer), "transfer")
 _ = save_figure(fig, study.figure_path(NOTEBOOK, "threshold_transfer"))
@@ -142,12 +144,13 @@ _ = save_figure(fig, study.figure_path(NOTEBOOK, "rules"))
 # many categories they are degenerate in (all good images flagged, no defect found, or no better than chance on val).
 
 # %%
-table = qualified(judged[SCENARIO], "rule", ["balanced_accuracy", "f1", "recall", "specificity"])
-print(table[table.category == "macro"].drop(columns="category").round(2).to_string(index=False))
+own = judged[SCENARIO]
+table = qualified(own[own.macro], "rule", ["balanced_accuracy", "f1", "recall", "specificity"])
+print(table.drop(columns="category").round(2).to_string(index=False))
 
 # %%
-flags = qualified(judged[SCENARIO], "rule", ["degenerate"])
-flags = flags[(flags.category != "macro") & (flags.degenerate > 0) & (flags.method == method)]
+flags = qualified(own[~own.macro], "rule", ["degenerate"])
+flags = flags[(flags.degenerate > 0) & (flags.method == method)]
 print(flags.groupby("rule").category.agg(list).to_string() if len(flags) else "no rule is degenerate")
 
 # %% [markdown]
@@ -177,7 +180,7 @@ _ = save_figure(fig, study.figure_path(NOTEBOOK, "promised_and_realised"))
 # clean threshold.
 
 # %%
-mending = rows(study, thresholds.mending_part(study))
+mending = thresholds.mending_part(study).rows()
 fig = plot_recalibration(Results(mending))
 _ = save_figure(fig, study.figure_path(NOTEBOOK, "recalibration"))
 
@@ -188,7 +191,7 @@ _ = save_figure(fig, study.figure_path(NOTEBOOK, "recalibration"))
 # validation pixels.
 
 # %%
-zones = qualified(rows(study, thresholds.zones_part(study, SCENARIO)), "thresholds", ["pixel_f1"])
+zones = qualified(thresholds.zones_part(study, SCENARIO).rows(), "thresholds", ["pixel_f1"])
 print(zones.pivot(index=["method", "category"], columns="thresholds", values="pixel_f1").round(2).to_string()
       if len(zones) else "no masks, so no pixel F1")
 
@@ -199,7 +202,7 @@ print(zones.pivot(index=["method", "category"], columns="thresholds", values="pi
 
 # %%
 write_metrics(study)
-own = change[(change.category == "macro") & change.metric.isin(["specificity", "recall"])]
+own = change[change.macro & change.metric.isin(["specificity", "recall"])]
 print("\n".join(f"{r.method}: {r.metric} {r.value:+.2f} [{r.ci_low:+.2f}, {r.ci_high:+.2f}] on average over categories"
                 for r in own.itertuples()))
 assert (change[change.metric == "image_auroc"].value == 0).all(), "the ranking changed without a new model"

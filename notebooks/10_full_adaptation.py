@@ -52,16 +52,18 @@ os.chdir(ROOT)
 # %%
 import pandas as pd
 
-from nbhelpers.evaluation.scenarios import COMPARISONS, difference_name
-from nbhelpers.protocol.cells import evaluate_cell, run_scenario, tested
-from nbhelpers.protocol.differences import difference, recovered
-from nbhelpers.protocol.methods import compare
-from nbhelpers.protocol.table import write_metrics
-from nbhelpers.reporting.comparison_plots import SHIFT_PATH, plot_differences, plot_scenario_lines
-from nbhelpers.reporting.gallery import one_of_each, plot_before_and_after, shared_limits
-from nbhelpers.reporting.plots import plot_roc_pr, save_figure, use_style
-from nbhelpers.reporting.results import Results
-from nbhelpers.reporting.tables import qualified, with_intervals, write_csv
+from nbhelpers.analyses.all import run_scenario, write_metrics
+from nbhelpers.analyses.differences import difference, recovered
+from nbhelpers.analyses.method_tests import compare
+from nbhelpers.analyses.scenarios import evaluate_cell, tested
+from nbhelpers.figures.comparisons import SHIFT_PATH, plot_differences, plot_scenario_lines
+from nbhelpers.figures.images import one_of_each, plot_before_and_after, shared_limits
+from nbhelpers.figures.scores import plot_roc_pr
+from nbhelpers.figures.style import save_figure, use_style
+from nbhelpers.files import write_csv
+from nbhelpers.results.numbers import Results
+from nbhelpers.results.views import printed, qualified, with_intervals
+from nbhelpers.scenarios import COMPARISONS
 from nbhelpers.study import open_study
 
 NOTEBOOK, SCENARIO = "10_full_adaptation", "full_adaptation"
@@ -106,7 +108,7 @@ for metric in ("image_auroc", "specificity"):
     _ = save_figure(fig, study.figure_path(NOTEBOOK, f"differences_{metric}"))
 
 # %%
-model = changes[changes.scenario == difference_name("threshold_only", SCENARIO)]
+model = changes[(changes.scenario == SCENARIO) & (changes.against == "threshold_only")]
 print(with_intervals(model, ["image_auroc", "f1", "specificity", "balanced_accuracy", "aupro"]).to_string())
 
 # %% [markdown]
@@ -121,7 +123,7 @@ write_csv(study.config.output_dir / "results" / NOTEBOOK / "recovered.csv", shar
 table = qualified(shares, "metric", ["recovered_share"], interval=True)
 print(table.pivot(index=["method", "category", "metric"], columns="scenario", values="recovered_share")
       .fillna("-").to_string() if len(table) else "nothing was surely lost, so there is nothing to recover")
-ranking = shares.metric.str.contains("metric=image_auroc") & (shares.scenario == "threshold_only")
+ranking = (shares.detail_value == "image_auroc") & (shares.scenario == "threshold_only")
 assert (shares[ranking].value == 0).all(), "a threshold moved the ranking"
 
 # %% [markdown]
@@ -135,7 +137,8 @@ assert (shares[ranking].value == 0).all(), "a threshold moved the ranking"
 tests = compare(study, *SHIFT_PATH) if len(study.config.methods) > 1 else None
 if tests is not None:
     write_csv(study.config.output_dir / "results" / NOTEBOOK / "method_tests.csv", tests)
-    shown = tests[tests.metric.isin(["image_auroc", "p_delong_holm", "p_permutation_holm", "p_mcnemar_holm"])]
+    shown = printed(tests)
+    shown = shown[shown.metric.isin(["image_auroc", "p_delong_holm", "p_permutation_holm", "p_mcnemar_holm"])]
     print(shown.pivot(index=["method", "scenario", "category"], columns="metric", values="value")
           .reindex(SHIFT_PATH, level="scenario").round(2).to_string())
 
@@ -171,10 +174,11 @@ _ = save_figure(fig, study.figure_path(NOTEBOOK, f"{method}_before_and_after"))
 # %%
 write_metrics(study)
 for before, after in (("threshold_only", SCENARIO), ("clean", SCENARIO)):
-    own = changes[(changes.scenario == difference_name(before, after)) & (changes.category == "macro")
+    own = changes[(changes.scenario == after) & (changes.against == before) & changes.macro
                   & (changes.metric == "image_auroc")]
     print("\n".join(f"{COMPARISONS[before, after]}: {r.method} {r.value:+.2f} [{r.ci_low:+.2f}, {r.ci_high:+.2f}] "
                     "image AUROC on average over categories" for r in own.itertuples()))
-total = changes[changes.metric == "image_auroc"].pivot(index=["method", "category"], columns="scenario", values="value")
-gap = total[[difference_name(*pair) for pair in steps[:3]]].sum(axis=1) - total[difference_name("clean", SCENARIO)]
+auroc = changes[changes.metric == "image_auroc"]
+total = auroc.pivot(index=["method", "category"], columns=["against", "scenario"], values="value")
+gap = total[steps[:3]].sum(axis=1) - total["clean", SCENARIO]
 assert gap.abs().max() < 1e-9, "the steps do not add up"

@@ -52,15 +52,22 @@ sys.path.insert(0, str(ROOT))
 os.chdir(ROOT)
 
 # %%
-from nbhelpers.protocol.cells import evaluate_cell, run_scenario
-from nbhelpers.protocol.differences import difference
-from nbhelpers.protocol.pooled import category_transfer, nearest_categories, shortcut, worst_matches
-from nbhelpers.protocol.table import write_metrics
-from nbhelpers.reporting.comparison_plots import plot_threshold_transfer
-from nbhelpers.reporting.gallery import plot_matches
-from nbhelpers.reporting.plots import plot_metric_bars, plot_pooled_scores, save_figure, use_style
-from nbhelpers.reporting.results import Results
-from nbhelpers.reporting.tables import qualified, with_intervals, write_csv
+from nbhelpers.analyses.all import run_scenario, write_metrics
+from nbhelpers.analyses.differences import difference
+from nbhelpers.analyses.global_model import (
+    category_transfer,
+    nearest_categories,
+    shortcut,
+    worst_matches,
+)
+from nbhelpers.analyses.scenarios import evaluate_cell, tested
+from nbhelpers.figures.comparisons import plot_threshold_transfer
+from nbhelpers.figures.images import plot_matches
+from nbhelpers.figures.scores import plot_metric_bars, plot_pooled_scores
+from nbhelpers.figures.style import save_figure, use_style
+from nbhelpers.files import write_csv
+from nbhelpers.results.numbers import Results
+from nbhelpers.results.views import qualified, with_intervals
 from nbhelpers.study import open_study
 
 NOTEBOOK, SCENARIO, ONE = "11_global_model", "global", "global_one_threshold"
@@ -106,7 +113,7 @@ price = difference(study, SCENARIO, ONE)
 print(with_intervals(price, ["f1", "recall", "specificity", "balanced_accuracy"]).to_string())
 
 # %%
-tests = {name: study.predictions(method, name, SCENARIO, "clean", "test") for name in study.categories}
+tests = {name: tested(study, SCENARIO, method, name) for name in study.categories}
 each = {name: evaluate_cell(study, SCENARIO, method, name)["threshold"]["value"] for name in study.categories}
 shared = evaluate_cell(study, ONE, method, study.categories[0])["threshold"]["value"]
 fig = plot_pooled_scores(tests, each, shared)
@@ -158,7 +165,7 @@ _ = save_figure(fig, study.figure_path(NOTEBOOK, f"{method}_worst_matches"))
 # %%
 write_metrics(study)
 for table, what, metric in ((cost, "pooling", "image_auroc"), (price, "one threshold for all", "balanced_accuracy")):
-    rows = table[(table.category == "macro") & (table.metric == metric)]
+    rows = table[table.macro & (table.metric == metric)]
     print("\n".join(f"{what}: {r.method} {r.value:+.2f} [{r.ci_low:+.2f}, {r.ci_high:+.2f}] {metric} on average"
                     for r in rows.itertuples()))
 bank = evidence[evidence.metric == "bank_share"]

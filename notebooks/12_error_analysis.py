@@ -52,10 +52,8 @@ os.chdir(ROOT)
 # %%
 import pandas as pd
 
-from nbhelpers.evaluation.errors import agreement, bin_limits
-from nbhelpers.evaluation.scenarios import SCENARIOS
-from nbhelpers.protocol.cells import evaluate_cell
-from nbhelpers.protocol.errors import (
+from nbhelpers.analyses.all import write_metrics
+from nbhelpers.analyses.misses import (
     decisions,
     defect_facts,
     defects,
@@ -65,16 +63,18 @@ from nbhelpers.protocol.errors import (
     margin_tests,
     separations,
 )
-from nbhelpers.protocol.table import rows, write_metrics
-from nbhelpers.reporting.error_plots import (
+from nbhelpers.analyses.scenarios import evaluate_cell
+from nbhelpers.evaluation.misses import agreement, bin_limits
+from nbhelpers.figures.misses import (
     plot_hard_cases,
     plot_margin_area,
     plot_recall_by_property,
     plot_recall_by_type,
     plot_scores_by_type,
 )
-from nbhelpers.reporting.plots import save_figure, use_style
-from nbhelpers.reporting.tables import write_csv
+from nbhelpers.figures.style import save_figure, use_style
+from nbhelpers.files import write_csv
+from nbhelpers.scenarios import SCENARIOS
 from nbhelpers.study import open_study
 
 # %%
@@ -116,7 +116,7 @@ assert ((wrong.margin >= 0) == (wrong.kind == "false_positive")).all(), "an erro
 
 # %%
 names = list(dict.fromkeys([*study.config.scenarios, scenario]))
-recall = pd.concat([rows(study, errors_part(study, name)) for name in names])
+recall = pd.concat([errors_part(study, name).rows() for name in names])
 fig = plot_recall_by_type(recall, names)
 _ = save_figure(fig, study.figure_path(NOTEBOOK, "recall_by_type"))
 
@@ -188,11 +188,11 @@ assert shared.sum().sum() == len(cases), "each defect is in one cell"
 # colour scale a method and category.
 
 # %%
-part = SCENARIOS[scenario].parts[1]
-predictions = {method: {name: study.predictions(method, name, *part) for name in study.categories}
+asked = SCENARIOS[scenario].tests
+predictions = {method: {name: study.predictions(method, name, **asked) for name in study.categories}
                for method in study.config.methods}
 thresholds = {method: own.groupby("category").threshold.first().to_dict() for method, own in table.groupby("method")}
-tested = {sample.id: sample for name in study.categories for sample in study.split(name, part[1])["test"]}
+tested = {sample.id: sample for name in study.categories for sample in study.split(name, asked["domain"])["test"]}
 fig = plot_hard_cases([tested[identity] for identity in cases.id[:8]], predictions, thresholds)
 _ = save_figure(fig, study.figure_path(NOTEBOOK, f"{scenario}_hard_cases"))
 
@@ -220,10 +220,10 @@ print("\n".join(f"{method}, {name}: misses {row.false_negative} of {row.defect} 
 print(f"missed by every method: {cases.missed_by_all.sum()} of {len(cases)} defects")
 asked, answered = tests.p.notna().sum(), (tests.p_holm <= 0.05).sum()
 print(f"{answered} of {asked} rank tests with an adjusted p of at most 0.05")
-by_type = recall[(recall.scenario == scenario) & recall.metric.str.startswith("recall[defect_type=")]
+by_type = recall[(recall.scenario == scenario) & (recall.detail == "defect_type")]
 for (method, name), own in by_type.groupby(["method", "category"]):
     whole = evaluate_cell(study, scenario, method, name)["metrics"]["recall"]["value"]
     assert abs((own.value * own.n_images).sum() / own.n_images.sum() - whole) < 1e-9, "types do not add up to all"
 assert len(wrong) == (table.decision != table.label).sum(), "an error is missing from the table"
-by_size = recall[(recall.scenario == scenario) & recall.metric.str.startswith("recall[size=")]
+by_size = recall[(recall.scenario == scenario) & (recall.detail == "size")]
 assert by_size.n_images.sum() == found.area_percent.notna().sum(), "a masked defect is in no bin"

@@ -51,10 +51,7 @@ os.chdir(ROOT)
 # %%
 import pandas as pd
 
-from nbhelpers.evaluation.scenarios import SCENARIOS
-from nbhelpers.protocol.report import complete, stored_results, tested, write_report, write_tables
-from nbhelpers.reporting.best_and_worst import plot_best_and_worst
-from nbhelpers.reporting.comparison_plots import (
+from nbhelpers.figures.comparisons import (
     plot_differences,
     plot_heatmaps,
     plot_image_against_pixel,
@@ -62,10 +59,14 @@ from nbhelpers.reporting.comparison_plots import (
     plot_scenario_lines,
     plot_threshold_transfer,
 )
-from nbhelpers.reporting.gallery import shared_limits
-from nbhelpers.reporting.plots import use_style
-from nbhelpers.reporting.report_tables import compare_models
-from nbhelpers.reporting.results import Results, label
+from nbhelpers.figures.images import shared_limits
+from nbhelpers.figures.style import use_style
+from nbhelpers.figures.surest import plot_best_and_worst
+from nbhelpers.report.build import complete, stored_results, tested, write_report, write_tables
+from nbhelpers.report.tables import compare_models
+from nbhelpers.results.numbers import label
+from nbhelpers.results.table import plain
+from nbhelpers.scenarios import SCENARIOS
 from nbhelpers.study import open_study
 
 study = open_study(profile, overrides)
@@ -81,7 +82,7 @@ study.describe()
 # %%
 complete(study)
 stored = stored_results(study)
-results = Results(stored.metrics)
+results = stored.results
 print("scenarios:", ", ".join(map(label, results.scenarios)))
 print("methods:", ", ".join(map(label, results.methods)))
 
@@ -92,7 +93,7 @@ print("methods:", ", ".join(map(label, results.methods)))
 # category; the report ranks methods by these values, and a rank alone claims nothing.
 
 # %% tags=["nbval-ignore-output"]
-ranked = compare_models(stored.metrics).sort_values(["scenario", "method"])
+ranked = compare_models(results).sort_values(["scenario", "method"])
 print(ranked.drop(columns=["rank", "n_images"]).round(2).to_string(index=False))
 assert not ranked.duplicated(["scenario", "method"]).any(), "a method is ranked twice"
 assert ranked.image_auroc.between(ranked.ci_low, ranked.ci_high).all(), "a value lies outside its interval"
@@ -121,7 +122,7 @@ fig = plot_heatmaps(results, "image_auroc", (0.5, 1.0))
 # redrawn together.
 
 # %%
-lines = [name for name in ("image_auroc", "aupro", "balanced_accuracy") if name in set(stored.metrics.metric)]
+lines = [name for name in ("image_auroc", "aupro", "balanced_accuracy") if name in set(results.table.metric)]
 fig = plot_scenario_lines(results, lines)
 
 # %%
@@ -182,12 +183,13 @@ print(path.relative_to(study.config.workspace_dir))
 
 # %%
 page = path.read_text(encoding="utf-8")
-written = pd.read_csv(path.parent / "tables" / "results.csv").set_index(["scenario", "method", "category"])
-rows = stored.metrics[stored.metrics.scenario.isin(results.scenarios) & (stored.metrics.metric == "image_auroc")
-                      & stored.metrics.method.isin(results.methods)]
-names = rows[["scenario", "method", "category"]].itertuples(index=False, name=None)
-gaps = [abs(written.loc[name].image_auroc - value) for name, value in zip(names, rows.value, strict=True)]
-print(f"{len(tables)} tables, numbers as in metrics.csv: {max(gaps) < 1e-5}")
-assert max(gaps) < 1e-5, "a table of the report is not the table of results"
+keys = ["scenario", "method", "category", "macro"]
+written = pd.read_csv(path.parent / "tables" / "results.csv", dtype={"category": str}, keep_default_na=False,
+                      na_values={"image_auroc": [""]}).set_index(keys)
+rows = plain(results.table)
+rows = rows[rows.scenario.isin(results.scenarios) & (rows.metric == "image_auroc")].set_index(keys)
+gaps = (written.image_auroc - rows.value).abs()
+print(f"{len(tables)} tables, numbers as in metrics.csv: {(gaps < 1e-5).all()}")
+assert len(gaps) == len(rows) and (gaps < 1e-5).all(), "a table of the report is not the table of results"
 assert "<script" not in page and page.count("<img") > 0, "the page does not stand alone"
 assert all(f">{label(method)}<" in page for method in results.methods), "a method is not in the report"

@@ -1,19 +1,23 @@
-"""Speed and memory against anomalib, in one run on one machine: a ratio to a named peer, never a bare time.
+"""Speed and memory against anomalib, in one run on one machine: a ratio to a named peer, never a
+bare time.
 
-    python scripts/benchmark.py coreset                                        # synthetic features, 133280 x 152
-    python scripts/benchmark.py coreset --data-root DIR --category mvtec_bottle  # features of real images
-    python scripts/benchmark.py patchcore --data-root DIR --categories a,b     # fit, predict, memory, accuracy
-    python scripts/benchmark.py padim --data-root DIR --categories a,b --seeds 42,43,44
+    python scripts/benchmark.py coreset                                        # synthetic features,
+    133280 x 152 python scripts/benchmark.py coreset --data-root DIR --category mvtec_bottle  #
+    features of real images python scripts/benchmark.py patchcore --data-root DIR --categories a,b
+    # fit, predict, memory, accuracy python scripts/benchmark.py padim --data-root DIR --categories
+    a,b --seeds 42,43,44
 
-Each side of ``patchcore`` and ``padim`` runs in a process of its own, so that peak memory is its own. Results are
-printed and written to outputs/benchmark/.
+Each side of ``patchcore`` and ``padim`` runs in a process of its own, so that peak memory is its
+own. Results are printed and written to outputs/benchmark/.
 """
 
 from __future__ import annotations
 
 import os
 
-os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported, by torch: bars cost the side that draws them
+os.environ["TQDM_DISABLE"] = (
+    "1"  # read when tqdm is imported, by torch: bars cost the side that draws them
+)
 
 import argparse
 import json
@@ -31,21 +35,30 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from nbhelpers.artefacts import peak_memory_mb, provenance
 from nbhelpers.data.images import make_loader
 from nbhelpers.data.layout import Sample, scan_category
 from nbhelpers.errors import DataError, ModelError, StudyError
 from nbhelpers.evaluation.metrics import PIXEL_METRICS, pixel_metrics
 from nbhelpers.files import write_json
 from nbhelpers.models.backbones import Backbone
-from nbhelpers.models.coreset import coreset_size, covering_radius, greedy_coreset
 from nbhelpers.models.padim import Padim
-from nbhelpers.models.patchcore import PatchCore
+from nbhelpers.models.patchcore.coreset import coreset_size, covering_radius, greedy_coreset
+from nbhelpers.models.patchcore.detector import PatchCore
 from nbhelpers.study import pick_device
+from nbhelpers.study.artefacts import peak_memory_mb, provenance
 
 LAYERS = {"patchcore": ("blocks.2", "blocks.4"), "padim": ("blocks.1", "blocks.2", "blocks.4")}
 N_FEATURES = 100
-SHOWN = ("image_auroc", "image_ap", "pixel_auroc", "aupro", "bank", "fit_s", "predict_ms", "peak_mb")
+SHOWN = (
+    "image_auroc",
+    "image_ap",
+    "pixel_auroc",
+    "aupro",
+    "bank",
+    "fit_s",
+    "predict_ms",
+    "peak_mb",
+)
 
 
 def make_backbone(method: str) -> Backbone:
@@ -63,7 +76,9 @@ def timed(work: Callable[[], Any], device: str) -> tuple[Any, float]:
 
 
 def mixture(n_points: int, dim: int, seed: int) -> torch.Tensor:
-    """Features like a network's, ``(N, D)`` float32: clusters of unequal size and spread, non-negative."""
+    """Features like a network's, ``(N, D)`` float32: clusters of unequal size and spread,
+    non-negative.
+    """
     rng = np.random.default_rng(seed)
     centres = rng.gamma(1.0, 1.0, (60, dim)).astype(np.float32)
     member = rng.choice(60, n_points, p=rng.dirichlet(np.ones(60)))
@@ -79,7 +94,9 @@ def load_features(options: argparse.Namespace) -> torch.Tensor:
     samples = [s for s in scan_category(options.data_root, options.category) if not s.label]
     features = PatchCore(make_backbone("patchcore"), device=options.device).patch_features(samples)
     if len(features) < options.n:
-        raise DataError(f"{options.category}: expected {options.n} patches, found {len(features)}; give a smaller --n")
+        raise DataError(
+            f"{options.category}: expected {options.n} patches, found {len(features)}; give a smaller --n"
+        )
     return features[: options.n].contiguous()
 
 
@@ -91,7 +108,10 @@ def peer_coreset(features: torch.Tensor, ratio: float, start: int, project: bool
     if not project:
         sampler.model.fit = lambda _: None
         sampler.model.transform = lambda embedding: embedding
-    randint, torch.randint = torch.randint, lambda **_: torch.tensor([start], device=features.device)
+    randint, torch.randint = (
+        torch.randint,
+        lambda **_: torch.tensor([start], device=features.device),
+    )
     try:  # its first pick comes from the global generator: give it ours
         return torch.tensor(sampler.select_coreset_idxs(), device=features.device)
     finally:
@@ -99,14 +119,18 @@ def peer_coreset(features: torch.Tensor, ratio: float, start: int, project: bool
 
 
 def run_coreset(options: argparse.Namespace) -> pd.DataFrame:
-    """Ours, then anomalib's without and with its projection, on the same features from the same start."""
+    """Ours, then anomalib's without and with its projection, on the same features from the same
+    start.
+    """
     import anomalib.models.components.sampling  # noqa: F401  (its import is not what is timed)
 
     features = load_features(options)
     count, start = coreset_size(len(features), options.ratio), options.seed % len(features)
     runs = {"ours": lambda: greedy_coreset(features, count, start=start, progress=False)}
     if not options.skip_peer:
-        runs["anomalib, no projection"] = lambda: peer_coreset(features, options.ratio, start, False)
+        runs["anomalib, no projection"] = lambda: peer_coreset(
+            features, options.ratio, start, False
+        )
         runs["anomalib, as shipped"] = lambda: peer_coreset(features, options.ratio, start, True)
     rows, ours = [], None
     for name, work in runs.items():
@@ -114,16 +138,25 @@ def run_coreset(options: argparse.Namespace) -> pd.DataFrame:
         times = [timed(work, options.device) for _ in range(3 if name == "ours" else 1)]
         picks, seconds = sorted(times, key=lambda run: run[1])[len(times) // 2]
         ours = picks if ours is None else ours
-        rows.append({
-            "side": name, "points": len(features), "dim": features.shape[1], "picks": len(picks),
-            "seconds": round(seconds, 2), "ratio": round(seconds / rows[0]["seconds"], 1) if rows else 1.0,
-            "same picks": bool(torch.equal(picks, ours)), "radius": round(covering_radius(features, picks), 4),
-        })
+        rows.append(
+            {
+                "side": name,
+                "points": len(features),
+                "dim": features.shape[1],
+                "picks": len(picks),
+                "seconds": round(seconds, 2),
+                "ratio": round(seconds / rows[0]["seconds"], 1) if rows else 1.0,
+                "same picks": bool(torch.equal(picks, ours)),
+                "radius": round(covering_radius(features, picks), 4),
+            }
+        )
         print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     return pd.DataFrame(rows)
 
 
-def run_ours(train: list[Sample], test: list[Sample], options: argparse.Namespace) -> dict[str, Any]:
+def run_ours(
+    train: list[Sample], test: list[Sample], options: argparse.Namespace
+) -> dict[str, Any]:
     """Fit and predict with this study's detector."""
     backbone, own = make_backbone(options.method), {"seed": options.seed, "device": options.device}
     if options.method == "patchcore":
@@ -133,10 +166,14 @@ def run_ours(train: list[Sample], test: list[Sample], options: argparse.Namespac
     _, fit = timed(lambda: model.fit(train), options.device)
     predictions, predict = timed(lambda: model.predict(test), options.device)
     bank = int(model.stats.get("bank_size", 0))
-    return measure(predictions.image_scores, predictions.anomaly_maps, predictions, bank, fit, predict)
+    return measure(
+        predictions.image_scores, predictions.anomaly_maps, predictions, bank, fit, predict
+    )
 
 
-def run_peer(train: list[Sample], test: list[Sample], options: argparse.Namespace) -> dict[str, Any]:
+def run_peer(
+    train: list[Sample], test: list[Sample], options: argparse.Namespace
+) -> dict[str, Any]:
     """Fit and predict with anomalib's torch model on the same images, network, layers and settings."""
     from anomalib.models.image.padim.torch_model import PadimModel
     from anomalib.models.image.patchcore.torch_model import PatchcoreModel
@@ -144,7 +181,12 @@ def run_peer(train: list[Sample], test: list[Sample], options: argparse.Namespac
     kinds = {"patchcore": (PatchcoreModel, {}), "padim": (PadimModel, {"n_features": N_FEATURES})}
     kind, settings = kinds[options.method]
     torch.manual_seed(options.seed)  # its draws come from the global generator
-    model = kind(layers=list(LAYERS[options.method]), backbone="tf_efficientnet_lite0", pre_trained=False, **settings)
+    model = kind(
+        layers=list(LAYERS[options.method]),
+        backbone="tf_efficientnet_lite0",
+        pre_trained=False,
+        **settings,
+    )
     model.feature_extractor = make_backbone(options.method)
     model.to(options.device)
 
@@ -160,7 +202,10 @@ def run_peer(train: list[Sample], test: list[Sample], options: argparse.Namespac
 
     def predict() -> tuple[np.ndarray, np.ndarray]:
         out = [model(batch.images.to(options.device)) for batch in make_loader(test, 224)]
-        scores, maps = (torch.cat([getattr(o, k) for o in out]).cpu().numpy() for k in ("pred_score", "anomaly_map"))
+        scores, maps = (
+            torch.cat([getattr(o, k) for o in out]).cpu().numpy()
+            for k in ("pred_score", "anomaly_map")
+        )
         return scores, maps[:, 0]
 
     _, fit_seconds = timed(fit, options.device)
@@ -169,66 +214,112 @@ def run_peer(train: list[Sample], test: list[Sample], options: argparse.Namespac
     return measure(scores, maps, test, bank, fit_seconds, predict_seconds)
 
 
-def measure(scores: np.ndarray, maps: np.ndarray, truth: Any, bank: int, fit: float, predict: float) -> dict[str, Any]:
+def measure(
+    scores: np.ndarray, maps: np.ndarray, truth: Any, bank: int, fit: float, predict: float
+) -> dict[str, Any]:
     """One row; memory is read before the metrics take theirs."""
     from sklearn.metrics import average_precision_score, roc_auc_score
 
-    row = {"bank": bank, "fit_s": fit, "predict_ms": 1000 * predict / len(scores), "peak_mb": peak_memory_mb()}
+    row = {
+        "bank": bank,
+        "fit_s": fit,
+        "predict_ms": 1000 * predict / len(scores),
+        "peak_mb": peak_memory_mb(),
+    }
     if isinstance(truth, list):  # samples: read their masks as ours were read
         batches = list(make_loader(truth, maps.shape[1]))
-        masks, labels = (torch.cat([getattr(b, k) for b in batches]).numpy() for k in ("masks", "labels"))
+        masks, labels = (
+            torch.cat([getattr(b, k) for b in batches]).numpy() for k in ("masks", "labels")
+        )
     else:
         masks, labels = truth.masks, truth.labels
-    row |= {"image_auroc": roc_auc_score(labels, scores), "image_ap": average_precision_score(labels, scores)}
+    row |= {
+        "image_auroc": roc_auc_score(labels, scores),
+        "image_ap": average_precision_score(labels, scores),
+    }
     row |= pixel_metrics(maps, masks) if masks.any() else dict.fromkeys(PIXEL_METRICS)
     return {name: None if row[name] is None else round(float(row[name]), 4) for name in SHOWN}
 
 
 def run_detector(options: argparse.Namespace) -> pd.DataFrame:
-    """Both sides of every category and seed, each in its own process; with several seeds their mean as well."""
+    """Both sides of every category and seed, each in its own process; with several seeds their mean
+    as well.
+    """
     sides = ["ours"] if options.skip_peer else ["ours", "anomalib"]
     seeds = options.seeds.split(",") if options.seeds else [str(options.seed)]
     rows = []
     for category in options.categories.split(","):
         for side in sides:
             for seed in seeds:
-                command = [sys.executable, __file__, "side", "--data-root", str(options.data_root), "--category",
-                           category, "--side", side, "--method", options.what, "--seed", seed,
-                           "--ratio", str(options.ratio), "--device", options.device]
+                command = [
+                    sys.executable,
+                    __file__,
+                    "side",
+                    "--data-root",
+                    str(options.data_root),
+                    "--category",
+                    category,
+                    "--side",
+                    side,
+                    "--method",
+                    options.what,
+                    "--seed",
+                    seed,
+                    "--ratio",
+                    str(options.ratio),
+                    "--device",
+                    options.device,
+                ]
                 result = subprocess.run(command, capture_output=True, text=True, check=False)
                 if result.returncode:
                     last = (result.stderr.strip().splitlines() or ["no message"])[-1]
-                    raise ModelError(f"{side} on {category} stopped with exit code {result.returncode}: {last}")
+                    raise ModelError(
+                        f"{side} on {category} stopped with exit code {result.returncode}: {last}"
+                    )
                 row = json.loads(result.stdout.strip().splitlines()[-1])
                 rows.append({"category": category, "side": side, "seed": seed, **row})
-                print(json.dumps(rows[-1]), file=sys.stderr, flush=True)  # the next side may take long
+                print(
+                    json.dumps(rows[-1]), file=sys.stderr, flush=True
+                )  # the next side may take long
             if len(seeds) > 1:
-                mean = pd.DataFrame(rows[-len(seeds):])[list(SHOWN)].mean().round(4).to_dict()
+                mean = pd.DataFrame(rows[-len(seeds) :])[list(SHOWN)].mean().round(4).to_dict()
                 rows.append({"category": category, "side": side, "seed": "mean", **mean})
     return pd.DataFrame(rows)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("coreset", "patchcore", "padim", "side"), help="'side' is for its own use")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "what", choices=("coreset", "patchcore", "padim", "side"), help="'side' is for its own use"
+    )
     parser.add_argument("--data-root", type=Path, help="folder of categories in MVTec AD layout")
     parser.add_argument("--category", default="", help="coreset: whose features")
     parser.add_argument("--categories", default="", help="patchcore, padim: comma-separated")
     parser.add_argument("--n", type=int, default=133280, help="coreset: how many points")
-    parser.add_argument("--dim", type=int, default=152, help="coreset: numbers a point, synthetic features only")
+    parser.add_argument(
+        "--dim", type=int, default=152, help="coreset: numbers a point, synthetic features only"
+    )
     parser.add_argument("--ratio", type=float, default=0.05, help="share that is kept")
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--seeds", default="", help="patchcore, padim: several, comma-separated")
     parser.add_argument("--skip-peer", action="store_true", help="ours alone")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--method", choices=tuple(LAYERS), default="patchcore", help=argparse.SUPPRESS)
-    parser.add_argument("--side", choices=("ours", "anomalib"), default="ours", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--method", choices=tuple(LAYERS), default="patchcore", help=argparse.SUPPRESS
+    )
+    parser.add_argument(
+        "--side", choices=("ours", "anomalib"), default="ours", help=argparse.SUPPRESS
+    )
     options = parser.parse_args(arguments)
     try:
         options.device = pick_device(options.device)
         if options.what != "coreset" and options.data_root is None:
-            raise DataError(f"{options.what}: expected --data-root, a folder in MVTec AD layout, found none")
+            raise DataError(
+                f"{options.what}: expected --data-root, a folder in MVTec AD layout, found none"
+            )
         if options.what == "side":
             samples = scan_category(options.data_root, options.category)
             parts = [[s for s in samples if s.source == source] for source in ("train", "test")]

@@ -1,9 +1,10 @@
 """Fetch MVTec AD (hazelnut, carpet, zipper), draw the synthetic set, or verify what is there.
 
-    python scripts/download_dataset.py --source kaggle            # needs an API token of your Kaggle account
-    python scripts/download_dataset.py --source official          # 4.9 GB from MVTec
-    python scripts/download_dataset.py --source synthetic         # offline: draws the tiny profile's set
-    python scripts/download_dataset.py --verify                   # counts 391/40/70, 280/28/89, 240/32/119
+python scripts/download_dataset.py --source kaggle            # needs an API token of your Kaggle
+account python scripts/download_dataset.py --source official          # 4.9 GB from MVTec python
+scripts/download_dataset.py --source synthetic         # offline: draws the tiny profile's set
+python scripts/download_dataset.py --verify                   # counts 391/40/70, 280/28/89,
+240/32/119
 """
 
 from __future__ import annotations
@@ -24,12 +25,20 @@ NEEDED_GB = 11  # the archive and its contents, before the other categories are 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--source", choices=(*download.SOURCES, "synthetic"), default="kaggle")
-    parser.add_argument("--root", type=Path, default=ROOT / "data" / "raw" / "mvtec_ad", help="where the images go")
-    parser.add_argument("--categories", default=",".join(download.CATEGORIES), help="comma-separated")
+    parser.add_argument(
+        "--root", type=Path, default=ROOT / "data" / "raw" / "mvtec_ad", help="where the images go"
+    )
+    parser.add_argument(
+        "--categories", default=",".join(download.CATEGORIES), help="comma-separated"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the steps, do nothing")
-    parser.add_argument("--verify", action="store_true", help="count what is there, download nothing")
+    parser.add_argument(
+        "--verify", action="store_true", help="count what is there, download nothing"
+    )
     options = parser.parse_args(arguments)
     categories = tuple(name for name in options.categories.split(",") if name)
     try:
@@ -42,7 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
 def run(options: argparse.Namespace, categories: tuple[str, ...]) -> int:
     """Do what was asked for; errors are the caller's."""
     if not categories:
-        raise ConfigError("--categories: expected at least one name, found none; e.g. --categories hazelnut,zipper")
+        raise ConfigError(
+            "--categories: expected at least one name, found none; e.g. --categories hazelnut,zipper"
+        )
     if options.source == "synthetic" and not options.verify:
         from nbhelpers.study import open_study  # torch is needed only here
 
@@ -65,7 +76,9 @@ def run(options: argparse.Namespace, categories: tuple[str, ...]) -> int:
             )
         download.download(options.source, options.root, categories)
     for name, counts in download.verify(options.root, categories).items():
-        print(f"{name}: train good {counts[0]}, test good {counts[1]}, test defects {counts[2]}: OK")
+        print(
+            f"{name}: train good {counts[0]}, test good {counts[1]}, test defects {counts[2]}: OK"
+        )
     return 0
 
 

@@ -1,9 +1,12 @@
-"""Make every table, figure and the report again from stored results: no network is run, nothing is fitted.
+"""Make every table, figure and the report again from stored results: no network is run, nothing is
+fitted.
 
     python scripts/generate_report_tables.py --profile tiny
-    python scripts/generate_report_tables.py --profile folder --data-root DIR --categories a,b --set key=value
+    python scripts/generate_report_tables.py --profile folder --data-root DIR --categories a,b --set
+    key=value
 
-Give the options that the study was run with. Exit code 0: all is written; 2: a result is missing or out of date.
+Give the options that the study was run with. Exit code 0: all is written; 2: a result is missing or
+out of date.
 """
 
 import sys
@@ -15,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import matplotlib
 
 from nbhelpers.errors import StudyError
-from run_experiments import shown, study_overrides, study_parser
+from nbhelpers.runner.command_line import shown, study_overrides, study_parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,7 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     matplotlib.use("Agg")  # figures go to files
     try:
         overrides = study_overrides(options)
-        from nbhelpers.protocol.report import write_report  # slow, so only once the command line is right
+        from nbhelpers.report.build import (
+            write_report,
+        )  # slow, so only once the command line is right
         from nbhelpers.study import open_study
 
         path = write_report(open_study(options.profile, overrides))

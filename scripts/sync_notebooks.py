@@ -1,4 +1,5 @@
-"""Bring notebooks up to date with their ``.py``: same cells, executed, the ids of unchanged cells kept.
+"""Bring notebooks up to date with their ``.py``: same cells, executed, the ids of unchanged cells
+kept.
 
     python scripts/sync_notebooks.py [notebooks/04_patchcore.py ...]
 
@@ -17,9 +18,9 @@ from nbclient.exceptions import CellExecutionError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from graph import ROOT
 from nbhelpers.config import load_config
-from processes import notebook_environment
+from nbhelpers.runner.graph import ROOT
+from nbhelpers.runner.processes import notebook_environment
 
 
 def sync(script: Path) -> None:

@@ -1,7 +1,8 @@
-"""Training augmentations by name, and test-time augmentation of anomaly maps.
+"""Training augmentations by name.
 
-The named strategies use albumentations, which is imported only when one of them is asked for; ``none`` needs
-nothing. Rotations mirror the border: a black corner would be a pattern that no real image has.
+The named strategies use albumentations, which is imported only when one of them is asked for;
+``none`` needs nothing. Rotations mirror the border: a black corner would be a pattern that no real
+image has.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-import torch
 
 from nbhelpers.errors import ConfigError, DataError
 
@@ -24,19 +24,23 @@ Augmentation = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 BORDER = cv2.BORDER_REFLECT_101
 
 
-def _elastic(library: Any, image_size: int, strength: float, p: float) -> albumentations.BasicTransform:
+def _elastic(
+    library: Any, image_size: int, strength: float, p: float
+) -> albumentations.BasicTransform:
     """Smooth displacement of about half a percent of the image's side (rms) at full strength.
 
-    The published setting, alpha 1 and sigma 50, moves no pixel by more than some thousandths. The library
-    divides its white noise by the largest value (4.5 deviations), and a Gaussian of width ``sigma`` leaves
-    1 / (2 sqrt(pi) sigma) of a deviation.
+    The published setting, alpha 1 and sigma 50, moves no pixel by more than some thousandths. The
+    library divides its white noise by the largest value (4.5 deviations), and a Gaussian of width
+    ``sigma`` leaves 1 / (2 sqrt(pi) sigma) of a deviation.
     """
     sigma = image_size / 16
     alpha = strength * 0.005 * image_size * 4.5 * 2 * np.sqrt(np.pi) * sigma
     return library.ElasticTransform(alpha=float(alpha), sigma=sigma, border_mode=BORDER, p=p)
 
 
-def _flips_color(library: Any, image_size: int, strength: float) -> list[albumentations.BasicTransform]:
+def _flips_color(
+    library: Any, image_size: int, strength: float
+) -> list[albumentations.BasicTransform]:
     return [
         library.HorizontalFlip(p=0.5 * strength),
         library.VerticalFlip(p=0.5 * strength),
@@ -48,7 +52,9 @@ def _flips_color(library: Any, image_size: int, strength: float) -> list[albumen
     ]
 
 
-def _industrial(library: Any, image_size: int, strength: float) -> list[albumentations.BasicTransform]:
+def _industrial(
+    library: Any, image_size: int, strength: float
+) -> list[albumentations.BasicTransform]:
     # variance 10 to 50 on 0..255, as a deviation on 0..1
     noise = (10**0.5 / 255 * strength, 50**0.5 / 255 * strength)
     return [
@@ -57,11 +63,14 @@ def _industrial(library: Any, image_size: int, strength: float) -> list[albument
         library.VerticalFlip(p=0.3 * strength),
         library.GaussNoise(std_range=noise, per_channel=False, p=0.3),
         library.RandomBrightnessContrast(0.2 * strength, 0.2 * strength, p=0.5),
-        library.OneOf([
-            _elastic(library, image_size, strength, p=1),
-            library.GridDistortion(distort_limit=0.3 * strength, border_mode=BORDER, p=1),
-            library.OpticalDistortion(distort_limit=0.05 * strength, border_mode=BORDER, p=1),
-        ], p=0.2),
+        library.OneOf(
+            [
+                _elastic(library, image_size, strength, p=1),
+                library.GridDistortion(distort_limit=0.3 * strength, border_mode=BORDER, p=1),
+                library.OpticalDistortion(distort_limit=0.05 * strength, border_mode=BORDER, p=1),
+            ],
+            p=0.2,
+        ),
     ]
 
 
@@ -75,7 +84,10 @@ def _xray(library: Any, image_size: int, strength: float) -> list[albumentations
 
 
 STRATEGIES: dict[str, Callable[[Any, int, float], list[Any]] | None] = {
-    "none": None, "flips_color": _flips_color, "industrial": _industrial, "xray": _xray,
+    "none": None,
+    "flips_color": _flips_color,
+    "industrial": _industrial,
+    "xray": _xray,
 }
 
 
@@ -83,78 +95,60 @@ def _identity(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return image, mask
 
 
-def train_augmentation(strategy: str, image_size: int, strength: float = 1.0, *, seed: int) -> Augmentation:
+def train_augmentation(
+    strategy: str, image_size: int, strength: float = 1.0, *, seed: int
+) -> Augmentation:
     """A named strategy as a function of a resized image and its mask; for training images only.
 
     Args:
         strategy: ``none``, ``flips_color``, ``industrial`` or ``xray``.
         image_size: Side of the square images that will come, pixels.
-        strength: 0 (nothing happens) to 1 (as published); scales the magnitudes, and the chance of flips and
-            quarter turns, which have none.
+        strength: 0 (nothing happens) to 1 (as published); scales the magnitudes, and the chance of
+            flips and quarter turns, which have none.
         seed: The calls of two augmentations of one seed give the same sequence.
 
     Returns:
-        Takes and gives an ``(image_size, image_size, 3)`` uint8 image and its 0/1 uint8 mask; raises
-        DataError for another size.
+        Takes and gives an ``(image_size, image_size, 3)`` uint8 image and its 0/1 uint8 mask;
+        raises DataError for another size.
 
     Raises:
         ConfigError: unknown strategy, strength outside [0, 1], or albumentations is missing.
     """
     if strategy not in STRATEGIES:
-        raise ConfigError(f"augmentation: wanted one of {', '.join(STRATEGIES)}, found {strategy!r}")
+        raise ConfigError(
+            f"augmentation: expected one of {', '.join(STRATEGIES)}, found {strategy!r}; choose one of "
+            "them"
+        )
     if not 0 <= strength <= 1:
-        raise ConfigError(f"augmentation strength: wanted 0 to 1, found {strength!r}")
+        raise ConfigError(
+            f"augmentation strength: expected 0 to 1, found {strength!r}; change the setting"
+        )
     build = STRATEGIES[strategy]
     if build is None or strength == 0:
         return _identity
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # the import would ask the network for a newer one
+    os.environ.setdefault(
+        "NO_ALBUMENTATIONS_UPDATE", "1"
+    )  # the import would ask the network for a newer one
     try:
         import albumentations
     except ImportError:
         raise ConfigError(
-            f"augmentation {strategy!r}: wanted the package albumentations, found none; install "
+            f"augmentation {strategy!r}: expected the package albumentations, found none; install "
             "requirements.txt, or use 'none'"
         ) from None
     transform = albumentations.Compose(build(albumentations, image_size, strength), seed=seed)
     # the library seeds all transforms alike: both flips would always come together
-    for part, own in zip(transform.transforms, np.random.SeedSequence(seed).generate_state(len(transform.transforms)),
-                         strict=True):
-        part.set_random_seed(int(own))
+    seeds = np.random.SeedSequence(seed).generate_state(len(transform.transforms))
+    for step, step_seed in zip(transform.transforms, seeds, strict=True):
+        step.set_random_seed(int(step_seed))
 
     def augment(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if image.shape[:2] != (image_size, image_size):
             raise DataError(
-                f"augmentation: wanted {image_size}x{image_size} pixels, found "
+                f"augmentation: expected {image_size}x{image_size} pixels, found "
                 f"{image.shape[1]}x{image.shape[0]}; resize the image first"
             )
         result = transform(image=image, mask=mask)
         return result["image"], result["mask"]
 
     return augment
-
-
-def test_time_augmentation(predict_map: Callable[[torch.Tensor], torch.Tensor],
-                           images: torch.Tensor) -> torch.Tensor:
-    """Average anomaly maps over mirrored and turned copies, each map turned back first.
-
-    Args:
-        predict_map: Takes ``(B, C, H, W)`` images, gives ``(B, H, W)`` maps.
-        images: ``(B, C, H, W)``. Square ones get all eight symmetries; others four, for a quarter turn would
-            change their shape.
-
-    Returns:
-        ``(B, H, W)`` averaged maps.
-    """
-    turns = range(4) if images.shape[-1] == images.shape[-2] else (0, 2)
-    maps = []
-    for quarter in turns:
-        for flipped in (False, True):
-            view = torch.rot90(images, quarter, (-2, -1))
-            view = torch.flip(view, (-1,)) if flipped else view
-            found = predict_map(view)
-            found = torch.flip(found, (-1,)) if flipped else found
-            maps.append(torch.rot90(found, -quarter, (-2, -1)))
-    return torch.stack(maps).mean(0)
-
-
-test_time_augmentation.__test__ = False  # pytest would take the name for a test

@@ -1,12 +1,13 @@
 """Images and masks from disk to tensors: reading, resizing, batching, writing.
 
-Area-based resizing on both sides of every comparison: an image that was drawn at 1024 px and a shifted twin
-of it reach the network through the same last resize. A mask keeps the area of each of its regions, so that a
-thin scratch neither breaks nor vanishes (FEATURES P43).
+Area-based resizing on both sides of every comparison: an image that was drawn at 1024 px and a
+shifted twin of it reach the network through the same last resize. A mask keeps the area of each of
+its regions, so that a thin scratch neither breaks nor vanishes (FEATURES P43).
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,9 @@ def _open(path: Path) -> Image.Image:
             image.load()
             return image
     except FileNotFoundError:
-        raise DataError(f"{path}: expected an image, found no file; restore it or make the splits again") from None
+        raise DataError(
+            f"{path}: expected an image, found no file; restore it or make the splits again"
+        ) from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise DataError(
             f"{path}: expected a readable image, found {type(error).__name__}: {error}; replace or remove the file"
@@ -41,8 +44,8 @@ def _open(path: Path) -> Image.Image:
 def read_image(path: Path) -> np.ndarray:
     """Read any of the supported formats as RGB, ``(H, W, 3)`` uint8.
 
-    Grey is repeated over three channels, alpha is dropped, 16-bit grey is scaled by 1/257 (so that 65535
-    becomes 255).
+    Grey is repeated over three channels, alpha is dropped, 16-bit grey is scaled by 1/257 (so that
+    65535 becomes 255).
 
     Raises:
         DataError: no such file, unreadable or truncated, or a pixel format outside these.
@@ -51,11 +54,15 @@ def read_image(path: Path) -> np.ndarray:
     if image.mode in ("I;16", "I;16B", "I;16L", "I"):
         deep = np.asarray(image).astype(np.int64)
         if deep.min() < 0 or deep.max() > 65535:
-            raise DataError(f"{path}: expected 16-bit grey (0 to 65535), found {deep.min()} to {deep.max()}")
+            raise DataError(
+                f"{path}: expected 16-bit grey (0 to 65535), found {deep.min()} to {deep.max()}"
+            )
         grey = np.rint(deep / 257.0).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.mode == "F":
-        raise DataError(f"{path}: expected 8- or 16-bit pixels, found floats; convert the image to 8 bit")
+        raise DataError(
+            f"{path}: expected 8- or 16-bit pixels, found floats; convert the image to 8 bit"
+        )
     return np.asarray(image.convert("RGB"))
 
 
@@ -74,6 +81,12 @@ def read_mask(path: Path, shape: tuple[int, int]) -> np.ndarray:
     return (mask > 0).astype(np.uint8)
 
 
+def hash_pixels(path: Path) -> str:
+    """16 hex digits of the SHA-256 of an image's shape and pixels, as ``read_image`` gives them."""
+    image = read_image(path)
+    return hashlib.sha256(str(image.shape).encode() + image.tobytes()).hexdigest()[:16]
+
+
 def write_png(path: Path, array: np.ndarray) -> None:
     """Write ``(H, W)`` or ``(H, W, 3)`` uint8 as PNG: to a temporary name, then renamed."""
     with replacing(path) as temporary:
@@ -82,21 +95,28 @@ def write_png(path: Path, array: np.ndarray) -> None:
 
 
 def resize_image(image: np.ndarray, size: int) -> np.ndarray:
-    """Resize to ``(size, size, 3)`` uint8: pixel areas are averaged where it shrinks, bilinear where it grows."""
+    """Resize to ``(size, size, 3)`` uint8: pixel areas are averaged where it shrinks, bilinear
+    where it grows.
+    """
     height, width = image.shape[:2]
     if (height, width) == (size, size):
         return image
-    # INTER_AREA falls back to nearest neighbour where an axis grows, so each axis gets its own kernel.
+    # INTER_AREA falls back to nearest neighbour where an axis grows, so each axis gets its own
+    # kernel.
     for new_size, shrinks in (((size, height), size < width), ((size, size), size < height)):
-        image = cv2.resize(image, new_size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        image = cv2.resize(
+            image, new_size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        )
     return image
 
 
 def resize_mask(mask: np.ndarray, size: int) -> np.ndarray:
-    """Resize a 0/1 mask to ``(size, size)`` uint8; every region keeps its area (at least one pixel).
+    """Resize a 0/1 mask to ``(size, size)`` uint8; every region keeps its area (at least one
+    pixel).
 
-    Of each 8-connected region the cells that it covers most are kept, as many as its scaled area says. For a
-    compact region that is the usual "covered by half"; a scratch thinner than a cell stays one.
+    Of each 8-connected region the cells that it covers most are kept, as many as its scaled area
+    says. For a compact region that is the usual "covered by half"; a scratch thinner than a cell
+    stays one.
     """
     height, width = mask.shape
     if (height, width) == (size, size):
@@ -138,7 +158,8 @@ class SampleDataset(Dataset):
     Args:
         samples: What to read.
         image_size: Side of the square the network sees, pixels.
-        transform: Takes and gives an ``(H, W, 3)`` uint8 image and its ``(H, W)`` 0/1 mask (augmentation).
+        transform: Takes and gives an ``(H, W, 3)`` uint8 image and its ``(H, W)`` 0/1 mask
+            (augmentation).
         phase: ``train``, ``val`` or ``test``; an anomalous sample in ``train`` is refused.
         normalization: ``imagenet``, ``tanh``, ``gray`` or ``none``.
 
@@ -146,11 +167,19 @@ class SampleDataset(Dataset):
         DataError: an anomalous sample where ``phase`` is ``train``.
     """
 
-    def __init__(self, samples: Sequence[Sample], image_size: int, transform: Transform | None = None,
-                 phase: str = "test", normalization: str = "imagenet") -> None:
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        image_size: int,
+        transform: Transform | None = None,
+        phase: str = "test",
+        normalization: str = "imagenet",
+    ) -> None:
         bad = next((s for s in samples if phase == "train" and s.label), None)
         if bad is not None:
-            raise DataError(f"{bad.image}: training takes good images only, found defect type '{bad.defect_type}'")
+            raise DataError(
+                f"{bad.image}: training takes good images only, found defect type '{bad.defect_type}'"
+            )
         self.samples, self.image_size, self.transform = list(samples), image_size, transform
         self.normalization = normalization
 
@@ -175,19 +204,41 @@ def collate(items: Sequence[tuple[torch.Tensor, torch.Tensor, int, Sample]]) -> 
     """Stack items of a ``SampleDataset`` into one ``Batch``."""
     images, masks, labels, samples = zip(*items, strict=True)
     known = [s.label == 0 or s.mask is not None for s in samples]
-    return Batch(torch.stack(images), torch.stack(masks), torch.tensor(known), torch.tensor(labels), list(samples))
+    return Batch(
+        torch.stack(images),
+        torch.stack(masks),
+        torch.tensor(known),
+        torch.tensor(labels),
+        list(samples),
+    )
 
 
-def make_loader(samples: Sequence[Sample], image_size: int, batch_size: int = 16, *,
-                transform: Transform | None = None, phase: str = "test", normalization: str = "imagenet",
-                num_workers: int = 0, pin_memory: bool = False, persistent_workers: bool = False,
-                prefetch_factor: int = 2, shuffle_seed: int | None = None) -> DataLoader:
-    """Batches of ``samples`` as ``Batch`` objects, in order, or shuffled by its own seeded generator."""
+def make_loader(
+    samples: Sequence[Sample],
+    image_size: int,
+    batch_size: int = 16,
+    *,
+    transform: Transform | None = None,
+    phase: str = "test",
+    normalization: str = "imagenet",
+    num_workers: int = 0,
+    pin_memory: bool = False,
+    persistent_workers: bool = False,
+    prefetch_factor: int = 2,
+    shuffle_seed: int | None = None,
+) -> DataLoader:
+    """Batches of ``samples`` as ``Batch`` objects, in order, or shuffled by its own seeded
+    generator.
+    """
     generator = None if shuffle_seed is None else torch.Generator().manual_seed(shuffle_seed)
     return DataLoader(
         SampleDataset(samples, image_size, transform, phase, normalization),
-        batch_size=batch_size, shuffle=generator is not None, generator=generator, collate_fn=collate,
-        num_workers=num_workers, pin_memory=pin_memory,
+        batch_size=batch_size,
+        shuffle=generator is not None,
+        generator=generator,
+        collate_fn=collate,
+        num_workers=num_workers,
+        pin_memory=pin_memory,
         # torch refuses these two without workers
         persistent_workers=persistent_workers and num_workers > 0,
         prefetch_factor=prefetch_factor if num_workers > 0 else None,

@@ -1,14 +1,14 @@
 """MVTec AD folder layout: find categories, list their samples, and say what is wrong with a folder.
 
 Layout (Bergmann et al., CVPR 2019): ``<root>/<category>/train/good``, ``test/good``,
-``test/<defect type>``, ``ground_truth/<defect type>/<stem>_mask.<ext>``. Masks are optional: a category
-without any ``ground_truth`` folder has image labels only.
+``test/<defect type>``, ``ground_truth/<defect type>/<stem>_mask.<ext>``. Masks are optional: a
+category without any ``ground_truth`` folder has image labels only.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,8 @@ class Sample:
     """One image and what is known about it.
 
     Attributes:
-        id: POSIX path of the image below its data root; unique in a study and the same on every machine.
+        id: POSIX path of the image below its data root; unique in a study and the same on every
+            machine.
         image: Where the image lies.
         mask: Where its ground-truth mask lies; None for good images and where no mask exists.
         category: Object or texture, e.g. ``hazelnut``.
@@ -74,14 +75,14 @@ def find_categories(root: Path) -> list[str]:
             "or fetch MVTec AD with scripts/download_dataset.py"
         )
     folders = [child for child in root.iterdir() if not child.name.startswith(".")]
-    found = sorted(child.name for child in folders if (child / "train" / GOOD).is_dir())
-    if not found:
+    categories = sorted(child.name for child in folders if (child / "train" / GOOD).is_dir())
+    if not categories:
         inside = ", ".join(sorted(child.name for child in folders)[:6]) or "nothing"
         raise DataError(
             f"data root {root}: expected at least one folder <category>/train/good, found {inside}; "
             "point --data-root at the folder that holds the categories"
         )
-    return found
+    return categories
 
 
 def _images_in(folder: Path) -> list[Path]:
@@ -96,22 +97,27 @@ def _masks_of(truth: Path) -> dict[str, Path]:
     for path in _images_in(truth) if truth.is_dir() else []:
         stem = path.stem.removesuffix("_mask")
         if stem in masks:
-            raise DataError(f"{truth}: two masks for one image, {masks[stem].name} and {path.name}; keep one")
+            raise DataError(
+                f"{truth}: two masks for one image, {masks[stem].name} and {path.name}; keep one"
+            )
         masks[stem] = path
     return masks
 
 
 def scan_category(root: Path, category: str) -> list[Sample]:
-    """List one category's samples in a fixed order (train before test, good first, natural file order).
+    """List one category's samples in a fixed order (train before test, good first, natural file
+    order).
 
     Raises:
-        DataError: the category or one of its folders is missing or empty, a defect image lacks its mask
-            although the category has masks, a mask has no image, or two images share a stem.
+        DataError: the category or one of its folders is missing or empty, a defect image lacks its
+            mask although the category has masks, a mask has no image, or two images share a stem.
     """
     root, base = Path(root), Path(root) / category
     if not base.is_dir():
         known = ", ".join(find_categories(root))
-        raise DataError(f"unknown category '{category}': no folder {base}; this data root has: {known}")
+        raise DataError(
+            f"unknown category '{category}': no folder {base}; this data root has: {known}"
+        )
     for folder in (base / "train" / GOOD, base / "test", base / "test" / GOOD):
         if not folder.is_dir():
             raise DataError(
@@ -145,22 +151,29 @@ def scan_category(root: Path, category: str) -> list[Sample]:
                     f"{path}: expected its mask {expected}, found none although category '{category}' has "
                     "masks; add the mask, or remove ground_truth to work with image labels only"
                 )
-            samples.append(Sample(path.relative_to(root).as_posix(), path, mask, category, defect_type))
+            samples.append(
+                Sample(path.relative_to(root).as_posix(), path, mask, category, defect_type)
+            )
         if masks:
-            raise DataError(f"{next(iter(masks.values()))}: this mask has no image in {base / part / defect_type}")
+            raise DataError(
+                f"{next(iter(masks.values()))}: this mask has no image in {base / part / defect_type}"
+            )
     return samples
 
 
-def scan(root: Path, categories: Sequence[str] = ()) -> list[Sample]:
-    """Samples of several categories; all that are there when none is named."""
-    return [s for name in (categories or find_categories(root)) for s in scan_category(root, name)]
-
-
 def to_table(samples: Iterable[Sample]) -> pd.DataFrame:
-    """One row a sample: category, split (official part), defect, label, image id, whether it has a mask."""
+    """One row a sample: category, split (official part), defect, label, image id, whether it has a
+    mask.
+    """
     rows = [
-        {"category": s.category, "split": s.source, "defect": s.defect_type, "label": s.label,
-         "image": s.id, "mask": s.mask is not None}
+        {
+            "category": s.category,
+            "split": s.source,
+            "defect": s.defect_type,
+            "label": s.label,
+            "image": s.id,
+            "mask": s.mask is not None,
+        }
         for s in samples
     ]
     return pd.DataFrame(rows, columns=["category", "split", "defect", "label", "image", "mask"])

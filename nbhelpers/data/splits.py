@@ -1,8 +1,8 @@
 """Train, validation and test of one category: seeded, verified, written once with relative paths.
 
-Train is ``train_ratio`` of train/good; validation the rest of it plus ``val_anomaly_ratio`` of the defect
-images, which calibrate thresholds; test is all of test/good plus the other defect images (F026). Counts are
-floors. Images of one object (a group) never stand in two splits.
+Train is ``train_ratio`` of train/good; validation the rest of it plus ``val_anomaly_ratio`` of the
+defect images, which calibrate thresholds; test is all of test/good plus the other defect images
+(F026). Counts are floors. Images of one object (a group) never stand in two splits.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from nbhelpers.config.sections import GroupRule
 from nbhelpers.data.layout import Sample
 from nbhelpers.errors import DataError
-from nbhelpers.settings import GroupRule
 
 SPLITS = ("train", "val", "test")
 Split = dict[str, list[Sample]]
@@ -25,8 +25,9 @@ Split = dict[str, list[Sample]]
 def group_keys(samples: Sequence[Sample], rule: GroupRule | None) -> dict[str, int]:
     """Number the groups: images of one object share a number.
 
-    Without a rule each image is its own group. With one, the numbers found in the file stems are sorted and
-    cut wherever a step is larger than ``max_gap``. Train and test of the official layout are grouped apart.
+    Without a rule each image is its own group. With one, the numbers found in the file stems are
+    sorted and cut wherever a step is larger than ``max_gap``. Train and test of the official layout
+    are grouped apart.
 
     Raises:
         DataError: a file name without the number that the rule's pattern promises.
@@ -51,8 +52,12 @@ def group_keys(samples: Sequence[Sample], rule: GroupRule | None) -> dict[str, i
     return keys
 
 
-def _draw(samples: Sequence[Sample], count: int, groups: Mapping[str, int], rng: np.random.Generator) -> set[str]:
-    """Draw whole groups until ``count`` images are taken; a group that would overshoot is passed over."""
+def _draw(
+    samples: Sequence[Sample], count: int, groups: Mapping[str, int], rng: np.random.Generator
+) -> set[str]:
+    """Draw whole groups until ``count`` images are taken; a group that would overshoot is passed
+    over.
+    """
     members: dict[int, list[str]] = defaultdict(list)
     for sample in samples:
         members[groups[sample.id]].append(sample.id)
@@ -69,13 +74,21 @@ def _quotas(counts: Mapping[str, int], total: int) -> dict[str, int]:
     """Share ``total`` out in proportion to ``counts``, by largest remainder (ties: by name)."""
     exact = {name: total * n / sum(counts.values()) for name, n in counts.items()}
     quotas = {name: int(value) for name, value in exact.items()}
-    for name in sorted(exact, key=lambda n: (quotas[n] - exact[n], n))[: total - sum(quotas.values())]:
+    for name in sorted(exact, key=lambda n: (quotas[n] - exact[n], n))[
+        : total - sum(quotas.values())
+    ]:
         quotas[name] += 1
     return quotas
 
 
-def create_clean_split(samples: Sequence[Sample], train_ratio: float = 0.8, val_anomaly_ratio: float = 0.3,
-                       seed: int = 42, stratify: str = "none", groups: GroupRule | None = None) -> Split:
+def create_clean_split(
+    samples: Sequence[Sample],
+    train_ratio: float = 0.8,
+    val_anomaly_ratio: float = 0.3,
+    seed: int = 42,
+    stratify: str = "none",
+    groups: GroupRule | None = None,
+) -> Split:
     """Split one category's samples (from ``scan_category``) into train, val and test.
 
     Args:
@@ -83,12 +96,13 @@ def create_clean_split(samples: Sequence[Sample], train_ratio: float = 0.8, val_
         train_ratio: Share of train/good that trains, floored.
         val_anomaly_ratio: Share of the defect images that calibrates, floored.
         seed: Seeds one generator for the good and one for the defect images.
-        stratify: ``none``, or ``defect`` to draw the defect images in proportion within each defect type.
+        stratify: ``none``, or ``defect`` to draw the defect images in proportion within each defect
+            type.
         groups: How to tell images of one object by their names; None if each stands alone.
 
     Returns:
-        ``{"train": [...], "val": [...], "test": [...]}``, each in the order of ``samples``. Defect images that
-        share a group with a test/good image are tested, never used to calibrate.
+        ``{"train": [...], "val": [...], "test": [...]}``, each in the order of ``samples``. Defect
+        images that share a group with a test/good image are tested, never used to calibrate.
 
     Raises:
         DataError: nothing would be left in one of the splits.
@@ -105,7 +119,8 @@ def create_clean_split(samples: Sequence[Sample], train_ratio: float = 0.8, val_
         quotas = _quotas(Counter(s.defect_type for s in defects), wanted)
         val_defects: set[str] = set()
         for name, quota in sorted(quotas.items()):
-            # a group may hold several types: what is drawn already, or held back, is not drawn again
+            # a group may hold several types: what is drawn already, or held back, is not drawn
+            # again
             held = {keys[i] for i in val_defects}
             own = [s for s in free if s.defect_type == name and keys[s.id] not in held]
             picked = _draw(own, quota, keys, defect_rng)
@@ -132,18 +147,21 @@ def create_clean_split(samples: Sequence[Sample], train_ratio: float = 0.8, val_
     return split
 
 
-def verify_split(split: Split, groups: GroupRule | None = None,
-                 content: Mapping[str, str] | None = None) -> dict[str, tuple[int, int]]:
+def verify_split(
+    split: Split, groups: GroupRule | None = None, content: Mapping[str, str] | None = None
+) -> dict[str, tuple[int, int]]:
     """Check that nothing leaks and nothing is missing; return ``{split: (good, anomalous)}``.
 
     Args:
         split: What ``create_clean_split`` gave, or what was loaded.
         groups: The rule it was drawn with.
-        content: Sample id to a hash of the file's bytes; byte-identical images must not stand in two splits.
+        content: Sample id to a hash of the file's bytes; byte-identical images must not stand in
+            two splits.
 
     Raises:
-        DataError: an image, its bytes or its object in two splits; a file missing; a mask on a good image,
-            or none on a defect image though others of its category have one; an anomalous training image.
+        DataError: an image, its bytes or its object in two splits; a file missing; a mask on a good
+            image, or none on a defect image though others of its category have one; an anomalous
+            training image.
     """
     everything = [(name, sample) for name in SPLITS for sample in split[name]]
     keys = group_keys([sample for _, sample in everything], groups)
@@ -161,9 +179,13 @@ def verify_split(split: Split, groups: GroupRule | None = None,
                     "remove one of the files, or delete the stored split and make it again"
                 )
         if not sample.image.is_file():
-            raise DataError(f"{sample.image}: in split '{name}' but there is no such file; restore it")
+            raise DataError(
+                f"{sample.image}: in split '{name}' but there is no such file; restore it"
+            )
         if name == "train" and sample.label:
-            raise DataError(f"{sample.image}: a defect image ({sample.defect_type}) in the training split")
+            raise DataError(
+                f"{sample.image}: a defect image ({sample.defect_type}) in the training split"
+            )
         if (sample.mask is not None) != (has_masks and bool(sample.label)):
             raise DataError(
                 f"{sample.image}: expected {'a' if sample.label else 'no'} mask for defect type "

@@ -1,1 +1,1 @@
-"""Scores to findings: metrics, thresholds, statistics, scenarios."""
+"""Arrays in, numbers out: metrics, intervals, tests, thresholds."""

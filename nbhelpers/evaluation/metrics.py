@@ -1,9 +1,10 @@
 """Image-level and pixel-level detection metrics on raw scores, exact and in float64.
 
-One kernel, `curve_metrics`, turns counts per score bin into AUROC, AP, best F1 and AUPRO. The exact pixel
-metrics feed it one bin per distinct score that matters; the bootstrap (statistics.py) feeds it a fine grid.
-AUPRO: Bergmann et al., "The MVTec Anomaly Detection Dataset", IJCV 2021, sec. 4.1; equal to anomalib 2.7's
-exact AUPRO (the tests hold the two together), without sorting all pixels once a metric.
+One kernel, `curve_metrics`, turns counts per score bin into AUROC, AP, best F1 and AUPRO. The exact
+pixel metrics feed it one bin per distinct score that matters; the bootstrap (statistics.py) feeds
+it a fine grid. AUPRO: Bergmann et al., "The MVTec Anomaly Detection Dataset", IJCV 2021, sec. 4.1;
+equal to anomalib 2.7's exact AUPRO (the tests hold the two together), without sorting all pixels
+once a metric.
 """
 
 import cv2
@@ -16,11 +17,20 @@ from nbhelpers.errors import DataError
 Array = NDArray[np.float64]
 
 IMAGE_METRICS = (
-    "image_auroc", "image_ap", "f1", "accuracy", "precision", "recall", "specificity", "balanced_accuracy",
-    "trivial_f1", "f1_max",
+    "image_auroc",
+    "image_ap",
+    "f1",
+    "accuracy",
+    "precision",
+    "recall",
+    "specificity",
+    "balanced_accuracy",
+    "trivial_f1",
+    "f1_max",
 )
 PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "pixel_f1", "aupro", "aupro_005")
-# What may be averaged over categories; thresholds and counts (tp, tn, fp, fn, regions, ...) may not.
+# What may be averaged over categories; thresholds and counts (tp, tn, fp, fn, regions, ...) may
+# not.
 RATE_METRICS = (*IMAGE_METRICS, "ece", *PIXEL_METRICS, "aupimo")
 
 # AUPRO's limits of the false-positive rate: 0.3 as in MVTec AD, 0.05 as in MVTec AD 2.
@@ -30,7 +40,8 @@ FPR_LIMITS = {"aupro": 0.3, "aupro_005": 0.05}
 def check_images(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], Array]:
     """Labels (N,) 0/1 and scores (N,) as bool and float64 arrays.
 
-    Raises DataError where the two do not match, there is none, a label is not 0 or 1, or a score is not finite.
+    Raises DataError where the two do not match, there is none, a label is not 0 or 1, or a score is
+    not finite.
     """
     labels, scores = np.asarray(labels), np.asarray(scores, dtype=np.float64)
     if labels.ndim != 1 or labels.size == 0 or labels.shape != scores.shape:
@@ -40,7 +51,9 @@ def check_images(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_
         )
     if not np.isin(labels, (0, 1)).all():
         found = np.unique(labels)[:5].tolist()
-        raise DataError(f"expected labels 0 (good) and 1 (defect), found {found}; map the labels first")
+        raise DataError(
+            f"expected labels 0 (good) and 1 (defect), found {found}; map the labels first"
+        )
     if not np.isfinite(scores).all():
         bad = np.flatnonzero(~np.isfinite(scores))
         raise DataError(
@@ -68,8 +81,8 @@ def check_scores(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_
 def decide(scores: ArrayLike, threshold: float) -> NDArray[np.bool_]:
     """The study's one decision rule: anomalous where score >= threshold, compared in float64.
 
-    In float64, because numpy would round a Python float to float32 scores' precision first, and that can
-    move the threshold onto the score below it.
+    In float64, because numpy would round a Python float to float32 scores' precision first, and
+    that can move the threshold onto the score below it.
     """
     return np.asarray(scores, dtype=np.float64) >= threshold
 
@@ -93,19 +106,24 @@ def confusion_rates(tp: ArrayLike, tn: ArrayLike, fp: ArrayLike, fn: ArrayLike) 
 
 
 def image_metrics(labels: ArrayLike, scores: ArrayLike, threshold: float) -> dict[str, float]:
-    """IMAGE_METRICS and the counts tp, tn, fp, fn of N images' raw scores (N,) against labels (N,) 0/1.
+    """IMAGE_METRICS and the counts tp, tn, fp, fn of N images' raw scores (N,) against labels (N,)
+    0/1.
 
-    `trivial_f1` is the F1 of calling everything anomalous, the bar that an F1 has to clear; `f1_max` is an
-    oracle: the best F1 that any threshold could reach on these very images. Raises DataError as
-    `check_scores` does, and for a threshold that is not finite.
+    `trivial_f1` is the F1 of calling everything anomalous, the bar that an F1 has to clear;
+    `f1_max` is an oracle: the best F1 that any threshold could reach on these very images. Raises
+    DataError as `check_scores` does, and for a threshold that is not finite.
     """
     defect, scores = check_scores(labels, scores)
     if not np.isfinite(threshold):
-        raise DataError(f"expected a finite threshold, found {threshold}; calibrate it on the val split")
+        raise DataError(
+            f"expected a finite threshold, found {threshold}; calibrate it on the val split"
+        )
     flagged = decide(scores, threshold)
     counts = {
-        "tp": int((flagged & defect).sum()), "tn": int((~flagged & ~defect).sum()),
-        "fp": int((flagged & ~defect).sum()), "fn": int((~flagged & defect).sum()),
+        "tp": int((flagged & defect).sum()),
+        "tn": int((~flagged & ~defect).sum()),
+        "fp": int((flagged & ~defect).sum()),
+        "fn": int((~flagged & defect).sum()),
     }
     order = np.unique(-scores, return_inverse=True)[1]  # bin 0 holds the highest score
     curve = curve_metrics(np.bincount(order, weights=defect), np.bincount(order, weights=~defect))
@@ -125,13 +143,16 @@ def trivial_f1(labels: ArrayLike) -> float:
     return float(2 * labels.sum() / (labels.size + labels.sum()))
 
 
-def curve_metrics(defect: ArrayLike, normal: ArrayLike, regions: ArrayLike | None = None) -> dict[str, Array]:
-    """Exact metrics of binned scores; bins run from the highest score to the lowest along the last axis.
+def curve_metrics(
+    defect: ArrayLike, normal: ArrayLike, regions: ArrayLike | None = None
+) -> dict[str, Array]:
+    """Exact metrics of binned scores; bins run from the highest score to the lowest along the last
+    axis.
 
-    defect, normal (..., B): how many positives and negatives (weighted, where resampled) each bin holds; the
-    scores within one bin count as tied. regions (..., B): what each bin adds to the sum of all regions'
-    overlaps. Returns (...)-shaped "auroc", "ap" (step-wise, as scikit-learn) and "f1" (the best one), and
-    with regions also "aupro" and "aupro_005".
+    defect, normal (..., B): how many positives and negatives (weighted, where resampled) each bin
+    holds; the scores within one bin count as tied. regions (..., B): what each bin adds to the sum
+    of all regions' overlaps. Returns (...)-shaped "auroc", "ap" (step-wise, as scikit-learn) and
+    "f1" (the best one), and with regions also "aupro" and "aupro_005".
     """
     defect, normal = np.asarray(defect, dtype=np.float64), np.asarray(normal, dtype=np.float64)
     tp, fp = np.cumsum(defect, axis=-1), np.cumsum(normal, axis=-1)
@@ -152,20 +173,28 @@ def curve_metrics(defect: ArrayLike, normal: ArrayLike, regions: ArrayLike | Non
 
 
 def area_to_limit(x: Array, y: Array, limit: Array) -> Array:
-    """Area under the piecewise linear curve from (0, 0) through (x, y) up to x = limit, divided by limit.
+    """Area under the piecewise linear curve from (0, 0) through (x, y) up to x = limit, divided by
+    limit.
 
-    x, y (..., B), x ascending from >= 0 to beyond the limit (..., 1); linear interpolation at the limit. x is
-    in counts and not in rates, so that a perfect curve gives 1.0 and not 1 - 1e-16.
+    x, y (..., B), x ascending from >= 0 to beyond the limit (..., 1); linear interpolation at the
+    limit. x is in counts and not in rates, so that a perfect curve gives 1.0 and not 1 - 1e-16.
     """
     start = np.zeros_like(x[..., :1])
-    x0, y0 = np.concatenate([start, x[..., :-1]], axis=-1), np.concatenate([start, y[..., :-1]], axis=-1)
+    x0, y0 = (
+        np.concatenate([start, x[..., :-1]], axis=-1),
+        np.concatenate([start, y[..., :-1]], axis=-1),
+    )
     width = np.minimum(x, limit) - np.minimum(x0, limit)
-    inside = np.divide(width, x - x0, out=np.zeros_like(x), where=x > x0)  # share of the segment that counts
+    inside = np.divide(
+        width, x - x0, out=np.zeros_like(x), where=x > x0
+    )  # share of the segment that counts
     return (width * (y0 + (y - y0) * inside / 2)).sum(-1) / limit[..., 0]
 
 
 def check_maps(anomaly_maps: NDArray, masks: NDArray) -> NDArray[np.bool_]:
-    """The masks (N, H, W) as bool, after a check that they fit the maps; raises DataError where not."""
+    """The masks (N, H, W) as bool, after a check that they fit the maps; raises DataError where
+    not.
+    """
     anomaly_maps, masks = np.asarray(anomaly_maps), np.asarray(masks)
     if anomaly_maps.ndim != 3 or anomaly_maps.shape != masks.shape:
         raise DataError(
@@ -174,7 +203,9 @@ def check_maps(anomaly_maps: NDArray, masks: NDArray) -> NDArray[np.bool_]:
         )
     defect = masks.astype(bool)
     if not (masks == defect).all():
-        raise DataError("expected masks of 0 and 1, found other values; binarise them without interpolation")
+        raise DataError(
+            "expected masks of 0 and 1, found other values; binarise them without interpolation"
+        )
     n_defect = int(defect.sum())
     if n_defect in (0, defect.size):
         raise DataError(
@@ -183,14 +214,18 @@ def check_maps(anomaly_maps: NDArray, masks: NDArray) -> NDArray[np.bool_]:
         )
     if not np.isfinite(anomaly_maps).all():
         image = int(np.flatnonzero(~np.isfinite(anomaly_maps).all(axis=(1, 2)))[0])
-        raise DataError(f"expected finite anomaly maps, found NaN or inf in map {image}; refit the detector")
+        raise DataError(
+            f"expected finite anomaly maps, found NaN or inf in map {image}; refit the detector"
+        )
     return defect
 
 
 def region_shares(defect: NDArray[np.bool_]) -> tuple[Array, NDArray[np.int64]]:
-    """Each defect pixel's share 1/size of its region (n_defect,), in C order, and the regions per image (N,).
+    """Each defect pixel's share 1/size of its region (n_defect,), in C order, and the regions per
+    image (N,).
 
-    A region is an 8-connected component of one image's mask (N, H, W), as in anomalib (OpenCV's default).
+    A region is an 8-connected component of one image's mask (N, H, W), as in anomalib (OpenCV's
+    default).
     """
     shares, n_regions = [np.zeros(0)], np.zeros(len(defect), dtype=np.int64)
     for i in np.flatnonzero(defect.any(axis=(1, 2))):
@@ -201,21 +236,25 @@ def region_shares(defect: NDArray[np.bool_]) -> tuple[Array, NDArray[np.int64]]:
 
 
 def pixel_metrics(anomaly_maps: NDArray, masks: NDArray) -> dict[str, float]:
-    """PIXEL_METRICS and `regions`, the number of defect regions, of raw maps and 0/1 masks, (N, H, W) each.
+    """PIXEL_METRICS and `regions`, the number of defect regions, of raw maps and 0/1 masks, (N, H,
+    W) each.
 
-    Pass *all* test images, the good ones too: their pixels count for every false-positive rate. `pixel_f1` is
-    the best F1 over all thresholds (an oracle). All are exact, ties included. Raises DataError as
-    `check_maps` does, so also where no pixel is a defect: the caller leaves pixel metrics out, and says so.
+    Pass *all* test images, the good ones too: their pixels count for every false-positive rate.
+    `pixel_f1` is the best F1 over all thresholds (an oracle). All are exact, ties included. Raises
+    DataError as `check_maps` does, so also where no pixel is a defect: the caller leaves pixel
+    metrics out, and says so.
     """
     anomaly_maps = np.asarray(anomaly_maps)
     defect = check_maps(anomaly_maps, masks)
     shares, n_regions = region_shares(defect)
-    # Every curve changes its slope only at scores of defect pixels, so that only those (a few percent of all)
-    # need an argsort; of the many normal pixels a plain sort and their ranks are enough.
+    # Every curve changes its slope only at scores of defect pixels, so that only those (a few
+    # percent of all) need an argsort; of the many normal pixels a plain sort and their ranks are
+    # enough.
     normal = np.sort(anomaly_maps[~defect])
     scores, place, counts = np.unique(anomaly_maps[defect], return_inverse=True, return_counts=True)
-    # Two bins a distinct defect score s, from the highest: the normals between s and the next higher defect
-    # score, then all that is tied at s; one last bin for the normals below every defect.
+    # Two bins a distinct defect score s, from the highest: the normals between s and the next
+    # higher defect score, then all that is tied at s; one last bin for the normals below every
+    # defect.
     passed = np.empty(2 * scores.size + 1)  # normals at or above the end of each bin
     passed[0:-1:2] = normal.size - np.searchsorted(normal, scores[::-1], side="right")
     passed[1::2] = normal.size - np.searchsorted(normal, scores[::-1], side="left")

@@ -1,11 +1,14 @@
-"""Is one detector better than another, or is it noise? Paired tests and effect sizes on the same images.
+"""Is one detector better than another, or is it noise? Paired tests and effect sizes on the same
+images.
 
-AUROC: DeLong, DeLong and Clarke-Pearson, "Comparing the areas under two or more correlated receiver operating
-characteristic curves", Biometrics 1988, by the mid-ranks of Sun and Xu, "Fast implementation of DeLong's
-algorithm", IEEE SPL 2014. Values per image (AUPIMO): sign-flip permutation. Decisions: exact McNemar.
+AUROC: DeLong, DeLong and Clarke-Pearson, "Comparing the areas under two or more correlated receiver
+operating characteristic curves", Biometrics 1988, by the mid-ranks of Sun and Xu, "Fast
+implementation of DeLong's algorithm", IEEE SPL 2014. Values per image (AUPIMO): sign-flip
+permutation. Decisions: exact McNemar.
 
-Every difference is a minus b. A p value says how odd the difference would be if the two were alike; where a
-family of comparisons is reported, `holm` is applied to all of it (S. Holm, Scand. J. Statist. 1979).
+Every difference is a minus b. A p value says how odd the difference would be if the two were alike;
+where a family of comparisons is reported, `holm` is applied to all of it (S. Holm, Scand. J.
+Statist. 1979).
 """
 
 from collections.abc import Mapping
@@ -17,13 +20,14 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
 
 from nbhelpers.errors import DataError
+from nbhelpers.evaluation.bootstrap import Seed
 from nbhelpers.evaluation.metrics import Array, check_scores, decide
-from nbhelpers.evaluation.statistics import Seed
-from nbhelpers.models.detector import Predictions
+from nbhelpers.predictions import Predictions
 
 
 def _wins(defect: NDArray[np.bool_], scores: Array) -> tuple[Array, Array]:
-    """Good images below each defect image (m,), and defect images above each good one (n,); ties count half.
+    """Good images below each defect image (m,), and defect images above each good one (n,); ties
+    count half.
 
     Counts and not shares, so that they and their differences are exact in float64.
     """
@@ -43,16 +47,20 @@ def _delong_variance(wins: Array, losses: Array) -> float:
     return float(wins.var(ddof=1) / (n**2 * m) + losses.var(ddof=1) / (m**2 * n))
 
 
-def delong(labels: ArrayLike, scores_a: ArrayLike, scores_b: ArrayLike, level: float = 0.95) -> dict[str, float | None]:
-    """DeLong's paired test of two AUROCs on the same N images; labels (N,) 0/1, raw scores (N,) each.
+def delong(
+    labels: ArrayLike, scores_a: ArrayLike, scores_b: ArrayLike, level: float = 0.95
+) -> dict[str, float | None]:
+    """DeLong's paired test of two AUROCs on the same N images; labels (N,) 0/1, raw scores (N,)
+    each.
 
-    Returns auroc_a, auroc_b, difference (a - b) with its Wald interval ci_low, ci_high, z and the two-sided
-    p_value. Only the order of the scores counts, so that the two may have different units.
+    Returns auroc_a, auroc_b, difference (a - b) with its Wald interval ci_low, ci_high, z and the
+    two-sided p_value. Only the order of the scores counts, so that the two may have different
+    units.
 
-    Without any variance (every image favours the same side by the same amount) DeLong has no z. Equal AUROCs
-    then give z 0 and p 1: nothing tells the two apart. Different ones, say a perfect detector against one
-    that gives all images one score, give z None, an interval without width, and p = 2^(1 - N), that of the
-    exact sign test: all N images say the same.
+    Without any variance (every image favours the same side by the same amount) DeLong has no z.
+    Equal AUROCs then give z 0 and p 1: nothing tells the two apart. Different ones, say a perfect
+    detector against one that gives all images one score, give z None, an interval without width,
+    and p = 2^(1 - N), that of the exact sign test: all N images say the same.
 
     Raises DataError as `check_scores` does, and for fewer than 2 images of a class.
     """
@@ -69,20 +77,27 @@ def delong(labels: ArrayLike, scores_a: ArrayLike, scores_b: ArrayLike, level: f
         z, p_value = (0.0, 1.0) if difference == 0 else (None, 2.0 ** (1 - defect.size))
     reach = stats.norm.ppf((1 + level) / 2) * error
     return {
-        "auroc_a": float(wins_a.sum() / pairs), "auroc_b": float(wins_b.sum() / pairs), "difference": difference,
-        "ci_low": float(max(difference - reach, -1)), "ci_high": float(min(difference + reach, 1)),
-        "z": z, "p_value": float(p_value),
+        "auroc_a": float(wins_a.sum() / pairs),
+        "auroc_b": float(wins_b.sum() / pairs),
+        "difference": difference,
+        "ci_low": float(max(difference - reach, -1)),
+        "ci_high": float(min(difference + reach, 1)),
+        "z": z,
+        "p_value": float(p_value),
     }
 
 
-def delong_interval(labels: ArrayLike, scores: ArrayLike, level: float = 0.95) -> tuple[float, float]:
+def delong_interval(
+    labels: ArrayLike, scores: ArrayLike, level: float = 0.95
+) -> tuple[float, float]:
     """DeLong's interval (low, high) of one AUROC, within [0, 1]; labels (N,) 0/1, raw scores (N,).
 
-    Close to 1 it is too narrow, and for a perfect AUROC it would have no width, as if no further image could
-    change it. Where the variance is 0 the interval is method 5 of R. G. Newcombe, "Confidence intervals for an
-    effect size measure based on the Mann-Whitney statistic. Part 2", Statist. Med. 2006: all AUROCs whose own
-    standard error reaches the observed one. It is wide (0.96 to 1 for 40 good and 70 defect images), and still
-    knows nothing of a kind of defect that the split lacks. Raises DataError as `delong` does.
+    Close to 1 it is too narrow, and for a perfect AUROC it would have no width, as if no further
+    image could change it. Where the variance is 0 the interval is method 5 of R. G. Newcombe,
+    "Confidence intervals for an effect size measure based on the Mann-Whitney statistic. Part 2",
+    Statist. Med. 2006: all AUROCs whose own standard error reaches the observed one. It is wide
+    (0.96 to 1 for 40 good and 70 defect images), and still knows nothing of a kind of defect that
+    the split lacks. Raises DataError as `delong` does.
     """
     wins, losses = _wins(*check_scores(labels, scores))
     auroc, quantile = wins.sum() / (wins.size * losses.size), stats.norm.ppf((1 + level) / 2)
@@ -91,28 +106,42 @@ def delong_interval(labels: ArrayLike, scores: ArrayLike, level: float = 0.95) -
         return float(max(auroc - quantile * error, 0)), float(min(auroc + quantile * error, 1))
 
     def gap(theta: float, observed: float) -> float:
-        spread = 1 + (wins.size + losses.size - 2) / 2 * ((1 - theta) / (2 - theta) + theta / (1 + theta))
-        return observed - theta - quantile * (theta * (1 - theta) * spread / (wins.size * losses.size)) ** 0.5
+        spread = 1 + (wins.size + losses.size - 2) / 2 * (
+            (1 - theta) / (2 - theta) + theta / (1 + theta)
+        )
+        return (
+            observed
+            - theta
+            - quantile * (theta * (1 - theta) * spread / (wins.size * losses.size)) ** 0.5
+        )
 
     def lower(observed: float) -> float:
         # observed = 1 is a root too, but no bound: the search ends a hair below it
-        return optimize.brentq(gap, 0, observed * (1 - 1e-12), args=(observed,)) if observed > 0 else 0.0
+        return (
+            optimize.brentq(gap, 0, observed * (1 - 1e-12), args=(observed,))
+            if observed > 0
+            else 0.0
+        )
 
-    return float(lower(auroc)), float(1 - lower(1 - auroc))  # the standard error is symmetric about 1/2
+    return float(lower(auroc)), float(
+        1 - lower(1 - auroc)
+    )  # the standard error is symmetric about 1/2
 
 
 def paired_permutation(
     values_a: ArrayLike, values_b: ArrayLike, *, draws: int = 9999, seed: Seed
 ) -> dict[str, float | int]:
-    """Sign-flip test of the mean of a - b over n pairs, say two detectors' AUPIMO on the same images, (n,) each.
+    """Sign-flip test of the mean of a - b over n pairs, say two detectors' AUPIMO on the same
+    images, (n,) each.
 
-    If the two were alike, each image's difference could as well have the other sign. All 2^n sign patterns
-    are tried where they are no more than `draws`, else `draws` random ones.
+    If the two were alike, each image's difference could as well have the other sign. All 2^n sign
+    patterns are tried where they are no more than `draws`, else `draws` random ones.
 
-    Returns difference (mean of a - b), the two-sided p_value, effect (the matched-pairs rank-biserial
-    correlation of Kerby 2014: of the ranks of the differences that are not 0, the share in favour of a minus
-    the share in favour of b, in [-1, 1]; 0 without any difference) and n. Identical values give p 1. Raises
-    DataError for other lengths, fewer than 2 pairs, or a value that is not finite.
+    Returns difference (mean of a - b), the two-sided p_value, effect (the matched-pairs
+    rank-biserial correlation of Kerby 2014: of the ranks of the differences that are not 0, the
+    share in favour of a minus the share in favour of b, in [-1, 1]; 0 without any difference) and
+    n. Identical values give p 1. Raises DataError for other lengths, fewer than 2 pairs, or a value
+    that is not finite.
     """
     a, b = np.asarray(values_a, dtype=np.float64), np.asarray(values_b, dtype=np.float64)
     if a.ndim != 1 or a.shape != b.shape or a.size < 2:
@@ -131,38 +160,55 @@ def paired_permutation(
         return np.mean(x - y, axis=axis)
 
     test = stats.permutation_test(
-        (a, b), mean_difference, permutation_type="samples", vectorized=True, n_resamples=draws,
-        alternative="two-sided", rng=np.random.default_rng(seed),
+        (a, b),
+        mean_difference,
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=draws,
+        alternative="two-sided",
+        rng=np.random.default_rng(seed),
     )
     changed = (a - b)[a != b]
     ranks = stats.rankdata(np.abs(changed))
     effect = float((np.sign(changed) * ranks).sum() / ranks.sum()) if changed.size else 0.0
-    return {"difference": float((a - b).mean()), "p_value": float(test.pvalue), "effect": effect, "n": a.size}
+    return {
+        "difference": float((a - b).mean()),
+        "p_value": float(test.pvalue),
+        "effect": effect,
+        "n": a.size,
+    }
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     """Holm's adjusted p values of one family of comparisons, in the given order.
 
-    Below a level alpha are those that hold together with at most alpha chance of any false one, whatever
-    their dependence. Raises DataError for a value outside [0, 1]: leaving it out would shrink the family.
+    Below a level alpha are those that hold together with at most alpha chance of any false one,
+    whatever their dependence. Raises DataError for a value outside [0, 1]: leaving it out would
+    shrink the family.
     """
     values = np.array([*p_values.values()], dtype=np.float64)
     wrong = [name for name, value in p_values.items() if not 0 <= value <= 1]
     if wrong:
-        raise DataError(f"expected p values in [0, 1], found {p_values[wrong[0]]} for {wrong[0]}; repeat that test")
+        raise DataError(
+            f"expected p values in [0, 1], found {p_values[wrong[0]]} for {wrong[0]}; repeat that test"
+        )
     order = np.argsort(values, kind="stable")
     adjusted = np.empty_like(values)
-    adjusted[order] = np.minimum(np.maximum.accumulate(values[order] * np.arange(values.size, 0, -1)), 1)
+    adjusted[order] = np.minimum(
+        np.maximum.accumulate(values[order] * np.arange(values.size, 0, -1)), 1
+    )
     return dict(zip(p_values, adjusted.tolist(), strict=True))
 
 
-def mcnemar(labels: ArrayLike, decisions_a: ArrayLike, decisions_b: ArrayLike) -> dict[str, float | int]:
+def mcnemar(
+    labels: ArrayLike, decisions_a: ArrayLike, decisions_b: ArrayLike
+) -> dict[str, float | int]:
     """McNemar's exact test of two sets of decisions on the same N images, all (N,) 0/1 or bool.
 
-    Returns only_a_right, only_b_right (images), difference (accuracy of a minus that of b), the two-sided
-    binomial p_value (1 where no image tells them apart), and odds_ratio = only_a_right / only_b_right; where
-    one of the two is 0, half an image is added to both (Haldane's correction), so that it stays finite.
-    Raises DataError where shapes differ or a value is not 0 or 1.
+    Returns only_a_right, only_b_right (images), difference (accuracy of a minus that of b), the
+    two-sided binomial p_value (1 where no image tells them apart), and odds_ratio = only_a_right /
+    only_b_right; where one of the two is 0, half an image is added to both (Haldane's correction),
+    so that it stays finite. Raises DataError where shapes differ or a value is not 0 or 1.
     """
     truth, a, b = (np.asarray(values) for values in (labels, decisions_a, decisions_b))
     if truth.ndim != 1 or not truth.shape == a.shape == b.shape or truth.size == 0:
@@ -171,13 +217,21 @@ def mcnemar(labels: ArrayLike, decisions_a: ArrayLike, decisions_b: ArrayLike) -
             "pass the same images in the same order"
         )
     if not all(np.isin(values, (0, 1)).all() for values in (truth, a, b)):
-        raise DataError("expected labels and decisions of 0 and 1, found other values; apply metrics.decide first")
-    only_a, only_b = int(((a == truth) & (b != truth)).sum()), int(((a != truth) & (b == truth)).sum())
+        raise DataError(
+            "expected labels and decisions of 0 and 1, found other values; apply metrics.decide first"
+        )
+    only_a, only_b = (
+        int(((a == truth) & (b != truth)).sum()),
+        int(((a != truth) & (b == truth)).sum()),
+    )
     half = 0.5 if min(only_a, only_b) == 0 else 0.0
     p_value = stats.binomtest(only_a, only_a + only_b, 0.5).pvalue if only_a + only_b else 1.0
     return {
-        "only_a_right": only_a, "only_b_right": only_b, "difference": (only_a - only_b) / truth.size,
-        "p_value": float(p_value), "odds_ratio": (only_a + half) / (only_b + half),
+        "only_a_right": only_a,
+        "only_b_right": only_b,
+        "difference": (only_a - only_b) / truth.size,
+        "p_value": float(p_value),
+        "odds_ratio": (only_a + half) / (only_b + half),
     }
 
 
@@ -188,10 +242,11 @@ def cliffs_delta(labels: ArrayLike, scores: ArrayLike) -> float:
 
 
 def hedges_g(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Distance of the class means of raw scores (N,) in pooled standard deviations, small samples corrected.
+    """Distance of the class means of raw scores (N,) in pooled standard deviations, small samples
+    corrected.
 
-    L. V. Hedges, J. Educ. Statist. 1981, eq. 6e. One far outlier moves it; `cliffs_delta` it does not. NaN
-    without any spread, as `statistics.score_summary` has it.
+    L. V. Hedges, J. Educ. Statist. 1981, eq. 6e. One far outlier moves it; `cliffs_delta` it does
+    not. NaN without any spread, as `statistics.score_summary` has it.
     """
     defect, scores = check_scores(labels, scores)
     groups, freedom = (scores[defect], scores[~defect]), scores.size - 2
@@ -203,14 +258,16 @@ def hedges_g(labels: ArrayLike, scores: ArrayLike) -> float:
 
 
 def overlap(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Overlap of the good and the defect distribution of raw scores (N,): 1 - Kolmogorov-Smirnov distance.
+    """Overlap of the good and the defect distribution of raw scores (N,): 1 - Kolmogorov-Smirnov
+    distance.
 
-    0 where one threshold separates the two, 1 where they are the same. It is the overlap coefficient (area
-    under both densities) where the densities cross once, and an upper bound where they cross more often; and
-    it is what the best threshold leaves: the smallest false-positive rate + miss rate. Unlike a kernel
-    estimate it needs no bandwidth, is exact at both ends and does not change with the scores' unit or scale.
-    In small samples it is low: with 60 (20) images a class of normal scores by 0.03 (0.05) where the truth is
-    0.13, by 0.06 (0.11) where it is 0.6, by 0.14 (0.24) where the two are the same.
+    0 where one threshold separates the two, 1 where they are the same. It is the overlap
+    coefficient (area under both densities) where the densities cross once, and an upper bound where
+    they cross more often; and it is what the best threshold leaves: the smallest false-positive
+    rate + miss rate. Unlike a kernel estimate it needs no bandwidth, is exact at both ends and does
+    not change with the scores' unit or scale. In small samples it is low: with 60 (20) images a
+    class of normal scores by 0.03 (0.05) where the truth is 0.13, by 0.06 (0.11) where it is 0.6,
+    by 0.14 (0.24) where the two are the same.
     """
     defect, scores = check_scores(labels, scores)
     return float(1 - stats.ks_2samp(scores[defect], scores[~defect]).statistic)
@@ -227,18 +284,23 @@ def compare_methods(
 ) -> pd.DataFrame:
     """Every pair of methods on the test images of one category and scenario, in the given order.
 
-    A row a pair: comparison ("a - b"), image_auroc (difference) with ci_low, ci_high and p_delong, accuracy
-    (difference, each at its own threshold) with p_mcnemar, n_images, n_defect; with aupimo_by_method ((N,)
-    each, NaN where an image has none) also aupimo (mean difference), p_permutation, rank_biserial and
-    n_aupimo. The p values are not adjusted: apply `holm` to all categories and pairs together.
+    One row per pair: method, against_method, image_auroc (difference) with ci_low, ci_high and p_delong,
+    accuracy (difference, each at its own threshold) with p_mcnemar, n_images, n_defect; with
+    aupimo_by_method ((N,) each, NaN where an image has none) also aupimo (mean difference),
+    p_permutation, rank_biserial and n_aupimo. The p values are not adjusted: apply `holm` to all
+    categories and pairs together.
 
-    Raises DataError where two methods do not have the same images in the same order, or a threshold or the
-    AUPIMO of a method is missing.
+    Raises DataError where two methods do not have the same images in the same order, or a threshold
+    or the AUPIMO of a method is missing.
     """
     for what, values in (("threshold", thresholds), ("AUPIMO", aupimo_by_method)):
-        missing = [name for name in predictions_by_method if values is not None and name not in values]
+        missing = [
+            name for name in predictions_by_method if values is not None and name not in values
+        ]
         if missing:
-            raise DataError(f"expected a {what} of every method, found none of {', '.join(missing)}; compute it first")
+            raise DataError(
+                f"expected a {what} of every method, found none of {', '.join(missing)}; compute it first"
+            )
     rows = []
     for (name_a, a), (name_b, b) in combinations(predictions_by_method.items(), 2):
         if a.ids != b.ids or not np.array_equal(a.labels, b.labels):
@@ -248,13 +310,21 @@ def compare_methods(
             )
         ranking = delong(a.labels, a.image_scores, b.image_scores, level)
         decisions = mcnemar(
-            a.labels, decide(a.image_scores, thresholds[name_a]), decide(b.image_scores, thresholds[name_b])
+            a.labels,
+            decide(a.image_scores, thresholds[name_a]),
+            decide(b.image_scores, thresholds[name_b]),
         )
         row = {
-            "comparison": f"{name_a} - {name_b}", "image_auroc": ranking["difference"],
-            "ci_low": ranking["ci_low"], "ci_high": ranking["ci_high"], "p_delong": ranking["p_value"],
-            "accuracy": decisions["difference"], "p_mcnemar": decisions["p_value"],
-            "n_images": len(a), "n_defect": int(np.sum(a.labels)),
+            "method": name_a,
+            "against_method": name_b,
+            "image_auroc": ranking["difference"],
+            "ci_low": ranking["ci_low"],
+            "ci_high": ranking["ci_high"],
+            "p_delong": ranking["p_value"],
+            "accuracy": decisions["difference"],
+            "p_mcnemar": decisions["p_value"],
+            "n_images": len(a),
+            "n_defect": int(np.sum(a.labels)),
         }
         if aupimo_by_method is not None:
             values_a, values_b = (np.asarray(aupimo_by_method[name]) for name in (name_a, name_b))
@@ -263,11 +333,15 @@ def compare_methods(
                     f"expected one AUPIMO per image ({len(a)}), found {values_a.shape} and {values_b.shape}; "
                     "keep NaN for the images that have none"
                 )
-            known = ~(np.isnan(values_a) & np.isnan(values_b))  # one of the two alone is an error, below
+            known = ~(
+                np.isnan(values_a) & np.isnan(values_b)
+            )  # one of the two alone is an error, below
             test = paired_permutation(values_a[known], values_b[known], draws=draws, seed=seed)
             row |= {
-                "aupimo": test["difference"], "p_permutation": test["p_value"],
-                "rank_biserial": test["effect"], "n_aupimo": test["n"],
+                "aupimo": test["difference"],
+                "p_permutation": test["p_value"],
+                "rank_biserial": test["effect"],
+                "n_aupimo": test["n"],
             }
         rows.append(row)
     return pd.DataFrame(rows)

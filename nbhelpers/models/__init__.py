@@ -1,1 +1,1 @@
-"""Detectors: backbones, coreset, PatchCore, and the protocol that all of them keep."""
+"""Images in, Predictions out: PatchCore, PaDiM and the autoencoders."""

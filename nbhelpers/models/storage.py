@@ -1,4 +1,6 @@
-"""How a fitted detector lies on disk: a folder with tensors (safetensors) and everything else (JSON)."""
+"""How a fitted detector lies on disk: a folder with tensors (safetensors) and everything else
+(JSON).
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from nbhelpers.files import replacing, write_json
 TENSORS_FILE, SETTINGS_FILE = "tensors.safetensors", "settings.json"
 
 
-def save_detector(path: Path, kind: str, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> None:
+def save_detector(
+    path: Path, kind: str, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]
+) -> None:
     """Write the folder ``path``, each file under a temporary name first, the settings last.
 
     Args:
@@ -32,7 +36,9 @@ def save_detector(path: Path, kind: str, tensors: Mapping[str, Tensor], settings
     """
     path = Path(path)
     with replacing(path / TENSORS_FILE) as temporary:
-        temporary.write_bytes(save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}))
+        temporary.write_bytes(
+            save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()})
+        )
     write_json(path / SETTINGS_FILE, {"kind": kind, **settings})
 
 
@@ -53,12 +59,16 @@ def load_detector(
     path = Path(path)
     for file in (path / SETTINGS_FILE, path / TENSORS_FILE):
         if not file.is_file():
-            raise ModelError(f"{file}: expected a stored detector, found no such file; fit it again")
+            raise ModelError(
+                f"{file}: expected a stored detector, found no such file; fit it again"
+            )
     try:
         settings = json.loads((path / SETTINGS_FILE).read_text(encoding="utf-8"))
         tensors = load_file(path / TENSORS_FILE, device=str(device))
     except (ValueError, SafetensorError) as error:  # bad JSON and bad UTF-8 are ValueErrors
-        raise ModelError(f"{path}: damaged detector ({error}); remove it and fit it again") from error
+        raise ModelError(
+            f"{path}: damaged detector ({error}); remove it and fit it again"
+        ) from error
     found = settings.get("kind") if isinstance(settings, dict) else None
     if found != kind:
         raise ModelError(f"{path}: expected a stored '{kind}', found '{found}'; fit it again")

@@ -8,12 +8,19 @@ import jupytext
 import nbformat
 import pytest
 
-from graph import NOTEBOOKS, ROOT
+from nbhelpers.runner.graph import NOTEBOOKS, ROOT
 
 pytestmark = pytest.mark.hygiene
 SCRIPTS = sorted((ROOT / "notebooks").glob("*.py"))
 ROWS = {row.stem: row for row in NOTEBOOKS}
-TAGS = {"parameters", "bootstrap", "trained", "nbval-ignore-output", "nbval-check-output", "nbval-skip"}
+TAGS = {
+    "parameters",
+    "bootstrap",
+    "trained",
+    "nbval-ignore-output",
+    "nbval-check-output",
+    "nbval-skip",
+}
 MAX_LINES = 30
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 
@@ -41,7 +48,11 @@ def code_cells(notebook):
 
 def tagged(notebook, tag):
     """The one code cell with this tag, and its place among the code cells."""
-    found = [(n, cell) for n, cell in enumerate(code_cells(notebook)) if tag in cell.metadata.get("tags", ())]
+    found = [
+        (n, cell)
+        for n, cell in enumerate(code_cells(notebook))
+        if tag in cell.metadata.get("tags", ())
+    ]
     assert len(found) == 1, f"{len(found)} cells are tagged {tag}"
     return found[0]
 
@@ -51,20 +62,26 @@ def parameters(notebook) -> dict:
     _, cell = tagged(notebook, "parameters")
     values = {}
     for node in ast.parse(cell.source).body:
-        assert isinstance(node, ast.Assign) and len(node.targets) == 1, f"not name = literal: {ast.unparse(node)}"
+        assert isinstance(node, ast.Assign) and len(node.targets) == 1, (
+            f"not name = literal: {ast.unparse(node)}"
+        )
         values[node.targets[0].id] = ast.literal_eval(node.value)
     return values
 
 
 def test_the_table_names_exactly_the_notebooks_that_are_there():
     assert [path.stem for path in SCRIPTS] == [row.stem for row in NOTEBOOKS]
-    assert sorted(p.stem for p in (ROOT / "notebooks").glob("*.ipynb")) == [path.stem for path in SCRIPTS]
+    assert sorted(p.stem for p in (ROOT / "notebooks").glob("*.ipynb")) == [
+        path.stem for path in SCRIPTS
+    ]
 
 
 def test_numbers_are_unique_and_come_before_those_that_need_them():
     numbers = [row.number for row in NOTEBOOKS]
     assert numbers == sorted(set(numbers))
-    assert all(other in numbers[:place] for place, row in enumerate(NOTEBOOKS) for other in row.after)
+    assert all(
+        other in numbers[:place] for place, row in enumerate(NOTEBOOKS) for other in row.after
+    )
 
 
 def test_parameters_are_literals_with_a_comment_each(notebook):
@@ -123,7 +140,10 @@ def test_cells_are_short_plain_python_that_defines_nothing(notebook):
 
 
 def test_tags_are_known(notebook):
-    assert set(itertools.chain.from_iterable(cell.metadata.get("tags", ()) for cell in notebook.cells)) <= TAGS
+    assert (
+        set(itertools.chain.from_iterable(cell.metadata.get("tags", ()) for cell in notebook.cells))
+        <= TAGS
+    )
 
 
 def test_kernel_is_python3(notebook, twin):
@@ -132,7 +152,9 @@ def test_kernel_is_python3(notebook, twin):
 
 def test_round_trip_through_jupytext_keeps_every_cell(notebook):
     again = jupytext.reads(jupytext.writes(notebook, fmt="py:percent"), fmt="py:percent")
-    assert [(c.cell_type, c.source) for c in again.cells] == [(c.cell_type, c.source) for c in notebook.cells]
+    assert [(c.cell_type, c.source) for c in again.cells] == [
+        (c.cell_type, c.source) for c in notebook.cells
+    ]
 
 
 def test_twin_has_the_same_cells(notebook, twin):
@@ -152,14 +174,19 @@ def test_twin_has_no_widget_error_or_vector_figure(twin):
     for cell in code_cells(twin):
         for output in cell.outputs:
             assert output.output_type != "error"
-            assert not {"image/svg+xml", "application/pdf"} & output.get("data", {}).keys(), "nbval compares these"
+            assert not {"image/svg+xml", "application/pdf"} & output.get("data", {}).keys(), (
+                "nbval compares these"
+            )
             assert not any("widget" in kind for kind in output.get("data", {}))
 
 
 def test_every_figure_is_in_the_twin(twin):
     # a helper that leaves matplotlib's interactive state changed would take them out without a word
     for cell in code_cells(twin):
-        names = [node.targets[0].id for node in ast.walk(ast.parse(cell.source))
-                 if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)]
+        names = [
+            node.targets[0].id
+            for node in ast.walk(ast.parse(cell.source))
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+        ]
         images = [output for output in cell.outputs if "image/png" in output.get("data", {})]
         assert not {"fig", "figures"} & set(names) or images, f"no figure:\n{cell.source}"

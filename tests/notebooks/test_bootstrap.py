@@ -1,4 +1,6 @@
-"""The bootstrap cell finds the project from a clone, from any folder, and fetches it when the notebook came alone."""
+"""The bootstrap cell finds the project from a clone, from any folder, and fetches it when the
+notebook came alone.
+"""
 
 import os
 import subprocess
@@ -7,7 +9,7 @@ import sys
 import jupytext
 import pytest
 
-from graph import ROOT
+from nbhelpers.runner.graph import ROOT
 
 pytestmark = pytest.mark.notebooks
 FOLDER = "anomaly-shift-study"
@@ -21,12 +23,23 @@ def bootstrap() -> str:
 
 
 def run(cwd, prelude="", **environment):
-    """Run the cell in ``cwd`` as a notebook would; returns the finished process, which prints where it landed."""
-    before, after = f"import sys\ndrive_folder = ''\n{prelude}", "print(ROOT, os.getcwd() == str(ROOT), sys.path[0])"
+    """Run the cell in ``cwd`` as a notebook would; returns the finished process, which prints where
+    it landed.
+    """
+    before, after = (
+        f"import sys\ndrive_folder = ''\n{prelude}",
+        "print(ROOT, os.getcwd() == str(ROOT), sys.path[0])",
+    )
     code = f"{before}\n{bootstrap()}\n{after}"
     variables = {**os.environ, **environment}
-    return subprocess.run([sys.executable, "-c", code], cwd=cwd, env=variables, capture_output=True, text=True,
-                          check=False)
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=cwd,
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 @pytest.mark.parametrize("folder", [".", "notebooks", "nbhelpers/data"])
@@ -67,7 +80,10 @@ def alone(tmp_path):
     pip.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path / "asked"}\n')
     pip.chmod(0o755)
     (tmp_path / "content").mkdir(exist_ok=True)
-    return tmp_path / "content", f"sys.prefix, sys.executable = {str(tmp_path / 'none' / 'x')!r}, {str(pip)!r}"
+    return (
+        tmp_path / "content",
+        f"sys.prefix, sys.executable = {str(tmp_path / 'none' / 'x')!r}, {str(pip)!r}",
+    )
 
 
 def test_alone_it_clones_the_tag_once_and_installs_only_what_colab_lacks(tmp_path, published):
@@ -89,8 +105,14 @@ def test_a_missing_tag_stops_the_notebook(tmp_path, published):
 
 
 def test_colab_installs_leave_its_own_packages_alone():
-    names = {line.split(">")[0].strip().lower() for line in (ROOT / "requirements-colab.txt").read_text().splitlines()
-             if line and not line.startswith("#")}
+    names = {
+        line.split(">")[0].strip().lower()
+        for line in (ROOT / "requirements-colab.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    }
     assert names and not names & {"torch", "torchvision", "numpy", "pandas", "scipy", "matplotlib"}
-    assert all(">=" in line for line in (ROOT / "requirements-colab.txt").read_text().splitlines()
-               if line and not line.startswith("#"))
+    assert all(
+        ">=" in line
+        for line in (ROOT / "requirements-colab.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    )

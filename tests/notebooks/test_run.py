@@ -10,19 +10,38 @@ import nbformat
 import pandas as pd
 import pytest
 
-from graph import NOTEBOOKS, ROOT
 from nbhelpers.config import load_config
-from nbhelpers.evaluation.scenarios import SCENARIOS
+from nbhelpers.results.numbers import read_metrics
+from nbhelpers.results.table import KEYS, plain
+from nbhelpers.runner.graph import NOTEBOOKS, ROOT
+from nbhelpers.scenarios import SCENARIOS
 
 pytestmark = [pytest.mark.notebooks, pytest.mark.slow]
 COMMAND = [sys.executable, "scripts/run_experiments.py", "--profile", "tiny"]
-COLUMNS = ["scenario", "method", "category", "seed", "metric", "value", "ci_low", "ci_high", "n_images"]
+COLUMNS = [
+    "scenario",
+    "against",
+    "method",
+    "against_method",
+    "category",
+    "macro",
+    "seed",
+    "metric",
+    "detail",
+    "detail_value",
+    "value",
+    "ci_low",
+    "ci_high",
+    "n_images",
+]
 RATES = ["image_auroc", "pixel_auroc", "aupro", "f1", "specificity"]
 
 
 def run(workspace: Path, *arguments: str) -> subprocess.CompletedProcess:
     command = [*COMMAND, "--workspace", str(workspace), *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1500, check=False)
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=1500, check=False
+    )
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +62,7 @@ def output(first, workspace) -> Path:
 
 @pytest.fixture(scope="module")
 def metrics(output) -> pd.DataFrame:
-    return pd.read_csv(output / "results" / "metrics.csv")
+    return read_metrics(output / "results" / "metrics.csv")
 
 
 def test_run_succeeds(first):
@@ -52,7 +71,11 @@ def test_run_succeeds(first):
 
 @pytest.mark.parametrize("row", NOTEBOOKS, ids=lambda row: row.stem)
 def test_notebook_was_executed_for_all_its_values(row, output, config):
-    values = {"category": config.data.categories, "domain": ("clean",), "architecture": config.architectures}
+    values = {
+        "category": config.data.categories,
+        "domain": ("clean",),
+        "architecture": config.architectures,
+    }
     names = [row.stem]
     for axis in row.per:
         names = [f"{name}__{value}" for name in names for value in values[axis]]
@@ -61,23 +84,28 @@ def test_notebook_was_executed_for_all_its_values(row, output, config):
         cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
         assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1)), name
         injected = [c.source for c in cells if "injected-parameters" in c.metadata.get("tags", ())]
-        assert len(injected) == 1 and all(f'"{part}"' in injected[0] for part in name.split("__")[1:])
+        assert len(injected) == 1 and all(
+            f'"{part}"' in injected[0] for part in name.split("__")[1:]
+        )
 
 
 def test_table_has_every_cell_of_the_study(metrics, config):
     assert list(metrics.columns) == COLUMNS
-    assert not metrics.duplicated(["scenario", "method", "category", "seed", "metric"]).any()
+    assert not metrics.duplicated(list(KEYS)).any()
+    levels = plain(metrics)
     for scenario in config.scenarios:
         for method in config.methods:
             for category in config.data.categories:
-                cell = metrics[
-                    (metrics.scenario == scenario) & (metrics.method == method) & (metrics.category == category)
+                cell = levels[
+                    (levels.scenario == scenario)
+                    & (levels.method == method)
+                    & (levels.category == category)
                 ]
                 assert set(RATES) <= set(cell.metric), (scenario, method, category)
 
 
 def test_rates_are_rates_and_lie_in_their_intervals(metrics):
-    levels = metrics[metrics.scenario.isin(SCENARIOS) & ~metrics.method.str.contains(" - ")]  # no differences
+    levels = plain(metrics)[plain(metrics).scenario.isin(SCENARIOS)]
     rates = levels[levels.metric.isin(RATES)]
     assert len(rates) and rates.value.between(0, 1).all() and (rates.n_images > 0).all()
     given = rates.dropna(subset=["ci_low"])
@@ -85,10 +113,12 @@ def test_rates_are_rates_and_lie_in_their_intervals(metrics):
 
 
 def test_what_was_trained_on_is_recognised_and_not_trivially(metrics):
-    own = metrics[(metrics.scenario == "clean") & ~metrics.method.str.contains(" - ")]
+    own = plain(metrics)[plain(metrics).scenario == "clean"]
     clean = own[own.metric == "image_auroc"]
     assert len(clean) and (clean.ci_high > 0.5).all(), "surely worse than chance: labels flipped?"
-    untrained = clean[~clean.method.str.startswith("ae_")]  # whose numbers are the same on every processor
+    untrained = clean[
+        ~clean.method.str.startswith("ae_")
+    ]  # whose numbers are the same on every processor
     assert len(untrained) and (untrained.value > 0.5).all(), "worse than chance: labels flipped?"
     assert (clean.value < 1.0).any(), "too easy to tell methods apart"
 
@@ -108,7 +138,11 @@ def test_progress_is_one_line_a_notebook(first, output):
 
 
 def test_a_second_run_runs_nothing_and_changes_nothing(workspace, output):
-    before = {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file() and path.name != "pid"}
+    before = {
+        path: path.stat().st_mtime_ns
+        for path in output.rglob("*")
+        if path.is_file() and path.name != "pid"
+    }
     again = run(workspace)
     assert again.returncode == 0 and ", 0 to run" in again.stdout
     assert {path: path.stat().st_mtime_ns for path in before} == before

@@ -1,8 +1,10 @@
-"""Hashes of the pixels of tiny's drawn images, of their shifted twins, and of both as a network sees them.
+"""Hashes of the pixels of tiny's drawn images, of their shifted twins, and of both as a network
+sees them.
 
     python tests/portability/pixels.py > tests/portability/pixels.json
 
-Run it after a change that is meant to move pixels; ``test_pixels.py`` compares every processor with the list.
+Run it after a change that is meant to move pixels; ``test_pixels.py`` compares every processor with
+the list.
 """
 
 import hashlib
@@ -19,7 +21,8 @@ from nbhelpers.study import open_study
 
 
 def pixel_hashes(workspace: Path) -> dict[str, str]:
-    """One SHA-256 for the images and masks of each category, domain and split; drawn below ``workspace``.
+    """One SHA-256 for the images and masks of each category, domain and split; drawn below
+    ``workspace``.
 
     Pixels are hashed and not files, whose compression is the business of the PNG library.
     """

@@ -9,10 +9,22 @@ import time
 
 import pytest
 
-from nbhelpers import artefacts
-from nbhelpers.artefacts import ask, is_current, read_sidecar
 from nbhelpers.errors import ResourceError
 from nbhelpers.files import hash_file, replacing, write_json
+from nbhelpers.runtime import provenance
+from nbhelpers.study import Artefact
+
+
+def ask(path, recipe, make, load):
+    return Artefact(path, recipe, make, load).get()
+
+
+def is_current(path, recipe):
+    return Artefact(path, recipe, str, str).is_current()
+
+
+def read_sidecar(path):
+    return json.loads(Artefact(path, {}, str, str).sidecar.read_text())
 
 
 def counted(path, recipe, text="x"):
@@ -42,7 +54,7 @@ def test_made_again_when_recipe_or_bytes_change(tmp_path):
     assert counted(path, {"n": 2}, "y") == ("y", 1)
     path.unlink()
     assert counted(path, {"n": 2}, "y") == ("y", 1)
-    artefacts.sidecar(path).write_text("{half")
+    Artefact(path, {}, str, str).sidecar.write_text("{half")
     assert counted(path, {"n": 2}, "y") == ("y", 1)
 
 
@@ -50,15 +62,17 @@ def test_provenance_lies_beside(tmp_path):
     counted(tmp_path / "a.txt", {"n": 1})
     meta = read_sidecar(tmp_path / "a.txt")
     assert meta["recipe"] == {"n": 1} and meta["content_hash"] == hash_file(tmp_path / "a.txt")
-    assert {"created", "git", "packages", "device", "seconds", "peak_memory_mb"} <= set(meta["provenance"])
+    assert {"created", "git", "packages", "device", "seconds", "peak_memory_mb"} <= set(
+        meta["provenance"]
+    )
 
 
 def test_provenance_names_the_gpu(monkeypatch):
     import torch
 
     monkeypatch.setattr(torch.cuda, "get_device_name", {"cuda:1": "NVIDIA T4"}.__getitem__)
-    assert artefacts.provenance("cuda:1", 0.0)["device"] == "cuda:1 (NVIDIA T4)"
-    assert artefacts.provenance("cpu", 0.0)["device"] == "cpu"
+    assert provenance("cuda:1", 0.0)["device"] == "cuda:1 (NVIDIA T4)"
+    assert provenance("cpu", 0.0)["device"] == "cpu"
 
 
 def test_folders_are_artefacts_too(tmp_path):
@@ -119,7 +133,10 @@ def _ask_and_log(path, log):
 
 def test_two_processes_compute_it_once(tmp_path):
     context = multiprocessing.get_context("fork")
-    jobs = [context.Process(target=_ask_and_log, args=(tmp_path / "a.txt", tmp_path / "log")) for _ in range(3)]
+    jobs = [
+        context.Process(target=_ask_and_log, args=(tmp_path / "a.txt", tmp_path / "log"))
+        for _ in range(3)
+    ]
     for job in jobs:
         job.start()
     for job in jobs:

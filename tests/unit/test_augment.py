@@ -1,4 +1,4 @@
-"""Named augmentations: repeatable, aligned with the mask, silent; test-time augmentation undoes its views."""
+"""Named augmentations: repeatable, aligned with the mask, silent."""
 
 import builtins
 import sys
@@ -7,9 +7,7 @@ import warnings
 import cv2
 import numpy as np
 import pytest
-import torch
 
-from nbhelpers.data import augment
 from nbhelpers.data.augment import STRATEGIES, train_augmentation
 from nbhelpers.errors import ConfigError, DataError
 
@@ -41,7 +39,9 @@ def test_no_warning_and_the_mask_follows_the_image(strategy):
     for image, mask in results:
         assert image.shape == (SIZE, SIZE, 3) and image.dtype == np.uint8
         assert mask.dtype == np.uint8 and set(np.unique(mask)) == {0, 1}
-        seen = cv2.threshold(image[:, :, 0], 0, 1, cv2.THRESH_OTSU)[1] == 1  # brightness has changed
+        seen = (
+            cv2.threshold(image[:, :, 0], 0, 1, cv2.THRESH_OTSU)[1] == 1
+        )  # brightness has changed
         assert (seen & (mask == 1)).sum() / (seen | (mask == 1)).sum() > 0.92
         assert (image == image[:, :, :1]).all()  # a grey image stays grey
         changed += not np.array_equal(image, patch()[0])
@@ -51,8 +51,10 @@ def test_no_warning_and_the_mask_follows_the_image(strategy):
 @pytest.mark.parametrize("strategy", REAL)
 def test_a_seed_gives_one_sequence(strategy):
     first, again, other = draws(strategy, 5), draws(strategy, 5), draws(strategy, 5, seed=2)
-    assert all(np.array_equal(a[0], b[0]) and np.array_equal(a[1], b[1])
-               for a, b in zip(first, again, strict=True))
+    assert all(
+        np.array_equal(a[0], b[0]) and np.array_equal(a[1], b[1])
+        for a, b in zip(first, again, strict=True)
+    )
     assert not all(np.array_equal(a[0], b[0]) for a, b in zip(first, other, strict=True))
 
 
@@ -62,15 +64,21 @@ def test_strength_zero_changes_nothing_and_half_changes_less(strategy):
     for shifted, shifted_mask in draws(strategy, 5, strength=0):
         assert np.array_equal(shifted, image) and np.array_equal(shifted_mask, mask)
     if strategy != "none":
-        change = [np.mean([np.abs(i.astype(int) - image).mean() for i, _ in draws(strategy, 60, strength=s)])
-                  for s in (0.2, 1.0)]
+        change = [
+            np.mean(
+                [np.abs(i.astype(int) - image).mean() for i, _ in draws(strategy, 60, strength=s)]
+            )
+            for s in (0.2, 1.0)
+        ]
         assert 0 < change[0] < change[1]
 
 
 def test_rotation_leaves_no_black_corner():
     image, mask = np.full((SIZE, SIZE, 3), 200, np.uint8), np.zeros((SIZE, SIZE), np.uint8)
     function = train_augmentation("xray", SIZE, seed=0)
-    assert min(int(function(image, mask)[0].min()) for _ in range(20)) >= 140  # 0.8 of 200, less the contrast
+    assert (
+        min(int(function(image, mask)[0].min()) for _ in range(20)) >= 140
+    )  # 0.8 of 200, less the contrast
 
 
 def test_none_needs_no_albumentations(monkeypatch):
@@ -96,37 +104,15 @@ def test_refused_arguments():
     with pytest.raises(ConfigError, match="0 to 1"):
         train_augmentation("xray", SIZE, 1.5, seed=0)
     with pytest.raises(DataError, match="96x96"):
-        train_augmentation("xray", SIZE, seed=0)(np.zeros((96, 80, 3), np.uint8), np.zeros((96, 80), np.uint8))
-
-
-@pytest.mark.parametrize(("shape", "views"), [((2, 3, 12, 12), 8), ((2, 3, 12, 20), 4)])
-def test_views_are_undone_before_averaging(shape, views):
-    images = torch.rand(shape, generator=torch.Generator().manual_seed(0))
-    calls = []
-
-    def pointwise(view):  # commutes with every symmetry: the average is the plain map
-        calls.append(view.shape)
-        return view.mean(1) ** 2
-
-    averaged = augment.test_time_augmentation(pointwise, images)
-    assert torch.allclose(averaged, images.mean(1) ** 2, atol=1e-6)
-    assert len(calls) == views
-
-
-def test_averaging_by_hand():
-    # a map that marks each view's top left corner: back in place, each corner was marked twice by eight views
-    def corner(view):
-        found = torch.zeros(view.shape[0], *view.shape[-2:])
-        found[:, 0, 0] = 1
-        return found
-
-    averaged = augment.test_time_augmentation(corner, torch.zeros(1, 3, 4, 4))[0]
-    assert averaged[[0, 0, -1, -1], [0, -1, 0, -1]].tolist() == [0.25] * 4
-    assert averaged.sum() == 1
+        train_augmentation("xray", SIZE, seed=0)(
+            np.zeros((96, 80, 3), np.uint8), np.zeros((96, 80), np.uint8)
+        )
 
 
 def test_transforms_are_drawn_apart():
-    """Two flips of one image: each alone, both and neither all happen, with a fresh seed as with a running one."""
+    """Two flips of one image: each alone, both and neither all happen, with a fresh seed as with a
+    running one.
+    """
     image = np.arange(16 * 16 * 3, dtype=np.uint8).reshape(16, 16, 3)
     mask = np.zeros((16, 16), np.uint8)
     mask[0, 0] = 1

@@ -1,4 +1,6 @@
-"""The seven autoencoders: range, overfitting, independent images, gradients, counts; what each alone promises."""
+"""The seven autoencoders: range, overfitting, independent images, gradients, counts; what each
+alone promises.
+"""
 
 import inspect
 
@@ -10,9 +12,10 @@ from torch.nn import functional as F
 
 from nbhelpers.config import ROOT
 from nbhelpers.errors import ConfigError, ModelError
-from nbhelpers.models.autoencoders.base import PIXELS, BaseAutoencoder
-from nbhelpers.models.autoencoders.registry import ARCHITECTURES, build_network
-from nbhelpers.models.autoencoders.reversed import embedding_difference
+from nbhelpers.models.autoencoders.networks.base import BaseAutoencoder
+from nbhelpers.models.autoencoders.networks.registry import ARCHITECTURES, build_network
+from nbhelpers.models.autoencoders.networks.reversed import embedding_difference
+from nbhelpers.models.autoencoders.pixels import PIXELS
 
 SIZE = 32
 SMALL = {
@@ -25,8 +28,13 @@ SMALL = {
     "diffusion": {"dim": 8, "mults": (1, 2), "timesteps": 100, "noise_to": 20, "steps": 4},
 }
 LEARNING = {  # steps and rate that overfit
-    "cnn": (60, 3e-3), "resnet": (70, 3e-3), "vit": (60, 3e-3), "unet_lite": (90, 3e-3), "unet": (80, 1e-2),
-    "reversed": (50, 3e-3), "diffusion": (120, 1e-2),
+    "cnn": (60, 3e-3),
+    "resnet": (70, 3e-3),
+    "vit": (60, 3e-3),
+    "unet_lite": (90, 3e-3),
+    "unet": (80, 1e-2),
+    "reversed": (50, 3e-3),
+    "diffusion": (120, 1e-2),
 }
 NAMES = list(ARCHITECTURES)
 
@@ -50,7 +58,8 @@ def mse(reconstructions, targets):
     return error, {"mse": error}
 
 
-# -- all seven --------------------------------------------------------------------------------------
+# -- all seven
+# --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -67,7 +76,9 @@ def test_defaults_are_the_configuration_s(name):
 def test_shape_and_range(name):
     network = small(name).train()
     noise = torch.rand(1, 3, SIZE, SIZE, generator=rng(1)) * 2 - 1
-    images = torch.cat([torch.full_like(noise, PIXELS.low), torch.full_like(noise, PIXELS.high), noise])
+    images = torch.cat(
+        [torch.full_like(noise, PIXELS.low), torch.full_like(noise, PIXELS.high), noise]
+    )
     reconstructions = network.reconstruct(images)
     assert network.training and not reconstructions.requires_grad
     assert reconstructions.shape == images.shape
@@ -77,7 +88,10 @@ def test_shape_and_range(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_overfits_and_reaches_both_ends_of_the_range(name):
-    network, images = small(name, **({"dropout": 0.0} if name in ("cnn", "vit") else {})), pictures(8)
+    network, images = (
+        small(name, **({"dropout": 0.0} if name in ("cnn", "vit") else {})),
+        pictures(8),
+    )
     steps, rate = LEARNING[name]
     optimizer = torch.optim.Adam(network.parameters(), rate)
 
@@ -103,12 +117,16 @@ def test_an_image_does_not_depend_on_its_batch_mates(name):
     network, images = small(name), pictures(3)
     alone = network.reconstruct(images[1:2])
     assert torch.allclose(network.reconstruct(images)[1:2], alone, atol=1e-5)
-    assert torch.allclose(network.reconstruct(torch.cat([-images[:2].flip(0), images[1:2]]))[2:], alone, atol=1e-5)
+    assert torch.allclose(
+        network.reconstruct(torch.cat([-images[:2].flip(0), images[1:2]]))[2:], alone, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_parameter_is_trained(name):
-    """From the second step on: timm starts the last scale of each residual block at 0, which stops what is before."""
+    """From the second step on: timm starts the last scale of each residual block at 0, which stops
+    what is before.
+    """
     network, images = small(name).train(), pictures(4)
     optimizer = torch.optim.SGD(network.parameters(), 0.1)
     with torch.random.fork_rng(devices=[]):
@@ -117,7 +135,9 @@ def test_every_parameter_is_trained(name):
             optimizer.step()  # nothing yet in the first round
             optimizer.zero_grad()
             network.loss(images, images, mse)[0].backward()
-    assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()] == []
+    assert [
+        name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()
+    ] == []
     assert network.n_parameters == sum(p.numel() for p in network.parameters())
 
 
@@ -126,31 +146,46 @@ def test_wrong_images_and_sizes_are_refused(name):
     network = small(name)
     for shape in ((2, 1, SIZE, SIZE), (2, 3, SIZE, 2 * SIZE), (3, SIZE, SIZE)):
         text = str(shape).replace("(", r"\(").replace(")", r"\)")
-        with pytest.raises(ModelError, match=rf"{name}: expected images \(B, 3, 32, 32\), found {text}; resize"):
+        with pytest.raises(
+            ModelError, match=rf"{name}: expected images \(B, 3, 32, 32\), found {text}; resize"
+        ):
             network(torch.zeros(shape))
         with pytest.raises(ModelError, match=f"{name}: expected images"):
             network.loss(torch.zeros(shape), torch.zeros(shape), mse)
-    with pytest.raises(ConfigError, match=rf"{name}: expected an image size that is a multiple of \d+, found 33; set"):
+    with pytest.raises(
+        ConfigError,
+        match=rf"{name}: expected an image size that is a multiple of \d+, found 33; set",
+    ):
         build_network(name, 33, **SMALL[name])
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_weights_come_from_the_seed_alone(name, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("the generators of GPUs were seeded"))
+    monkeypatch.setattr(
+        torch.cuda,
+        "manual_seed_all",
+        lambda seed: pytest.fail("the generators of GPUs were seeded"),
+    )
     state = torch.get_rng_state()
     first, second = (build_network(name, SIZE, seed=1, **SMALL[name]) for _ in range(2))
     first.reconstruct(pictures(2))
     assert torch.equal(torch.get_rng_state(), state)
-    weights = [torch.cat([p.flatten() for p in network.parameters()]) for network in (first, second, small(name))]
+    weights = [
+        torch.cat([p.flatten() for p in network.parameters()])
+        for network in (first, second, small(name))
+    ]
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_gradient_checkpointing_changes_nothing(name):
-    """With dropout, where the network has it; batch statistics, which are computed twice, count once."""
+    """With dropout, where the network has it; batch statistics, which are computed twice, count
+    once.
+    """
     networks, images, kept = [small(name).train() for _ in range(2)], pictures(4), [0, 0]
     networks[1].gradient_checkpointing = True
     for place, network in enumerate(networks):
+
         def keep(tensor, place=place):
             kept[place] += tensor.numel()
             return tensor
@@ -162,8 +197,13 @@ def test_gradient_checkpointing_changes_nothing(name):
             loss.backward()
     plain, checkpointed = networks
     assert kept[1] < kept[0]
-    assert all(torch.equal(p.grad, q.grad) for p, q in zip(plain.parameters(), checkpointed.parameters(), strict=True))
-    assert all(torch.equal(p, q) for p, q in zip(plain.buffers(), checkpointed.buffers(), strict=True))
+    assert all(
+        torch.equal(p.grad, q.grad)
+        for p, q in zip(plain.parameters(), checkpointed.parameters(), strict=True)
+    )
+    assert all(
+        torch.equal(p, q) for p, q in zip(plain.buffers(), checkpointed.buffers(), strict=True)
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -210,7 +250,8 @@ def test_reconstruction_error_by_hand():
         network.reconstruction_error(images, "max")
 
 
-# -- one by one -------------------------------------------------------------------------------------
+# -- one by one
+# -------------------------------------------------------------------------------------
 
 
 def test_resnet_latent_is_a_vector():
@@ -225,9 +266,13 @@ def test_vit_attention_is_what_the_block_uses(layer):
     network, images, seen = small("vit").train(), pictures(2), {}
     attention = network.attention(images, layer)
     assert network.training and attention.shape == (2, 4, 16, 16)
-    assert torch.allclose(attention.sum(-1), torch.ones(2, 4, 16), atol=1e-6) and attention.min() >= 0
+    assert (
+        torch.allclose(attention.sum(-1), torch.ones(2, 4, 16), atol=1e-6) and attention.min() >= 0
+    )
     block = network.encoder[:-1][layer].attn
-    block.register_forward_hook(lambda _, inputs, output: seen.update(tokens=inputs[0], output=output))
+    block.register_forward_hook(
+        lambda _, inputs, output: seen.update(tokens=inputs[0], output=output)
+    )
     network.reconstruct(images)
     values = block.qkv(seen["tokens"])[..., 128:].reshape(2, 16, 4, 16).transpose(1, 2)
     mixed = (attention @ values).transpose(1, 2).reshape(2, 16, 64)
@@ -260,18 +305,9 @@ def test_unet_skips():
             bottleneck, carried = network.eval().encode(images)
             results.append(network.decode((torch.zeros_like(bottleneck), carried)))
         assert torch.equal(*results) is not arrives
-    assert without.n_parameters == with_skips.n_parameters - 9 * (8 * 8 + 16 * 16)  # 3 x 3 weights of the carried maps
-
-
-@pytest.mark.parametrize("name", ["unet", "unet_lite"])
-def test_unet_summary_leaves_nothing_out(name):
-    network = small(name)
-    rows = network.summary()
-    assert sum(row["parameters"] for row in rows) == network.n_parameters
-    shapes = {row["stage"]: row["shape"] for row in rows}
-    assert shapes["bottleneck"] == ((32, 8, 8) if name == "unet" else (64, 4, 4))
-    assert list(shapes)[-1] == "head" and shapes["head"] == (3, SIZE, SIZE)
-    assert network.summary() == rows
+    assert without.n_parameters == with_skips.n_parameters - 9 * (
+        8 * 8 + 16 * 16
+    )  # 3 x 3 weights of the carried maps
 
 
 def test_embedding_difference_by_hand():

@@ -59,7 +59,9 @@ def test_torchvision_tensors_fit_and_give_torchvision_s_maps(name, monkeypatch):
     monkeypatch.setattr(backbones, "_from_torchvision", lambda name, member: original.state_dict())
     backbone = Backbone(name, ["layer1", "layer3"], weights="imagenet")
     images = random_images()
-    wanted = torchvision.models.feature_extraction.create_feature_extractor(original, ["layer1", "layer3"])
+    wanted = torchvision.models.feature_extraction.create_feature_extractor(
+        original, ["layer1", "layer3"]
+    )
     with torch.no_grad():
         ours, theirs = backbone(images), wanted(images)
     for layer in ("layer1", "layer3"):
@@ -74,7 +76,9 @@ def test_packaged_weights_are_loaded_whole():
     full.load_state_dict(dict(zip(full.state_dict(), stored.values(), strict=True)))
     seen = {}
     for block in (2, 4):
-        full.blocks[block].register_forward_hook(lambda m, i, out, block=block: seen.update({block: out}))
+        full.blocks[block].register_forward_hook(
+            lambda m, i, out, block=block: seen.update({block: out})
+        )
     with torch.no_grad():
         maps = backbone(random_images())
         full(random_images())
@@ -84,7 +88,9 @@ def test_packaged_weights_are_loaded_whole():
 
 
 def test_packaged_weights_tell_images_apart():
-    """Trained features are not those of a random network: a shifted image stays nearer than another image."""
+    """Trained features are not those of a random network: a shifted image stays nearer than another
+    image.
+    """
     backbone = Backbone(LITE, ["blocks.4"])
     texture = random_images(2, 96).repeat_interleave(2, 2).repeat_interleave(2, 3)
     shifted = texture[:1].roll(2, dims=3)
@@ -114,7 +120,9 @@ def test_frozen_and_always_in_evaluation_mode():
     assert not maps.requires_grad
     assert all(tensor.equal(before[key]) for key, tensor in backbone.state_dict().items())
     # the batch's other images do not matter (another batch size rounds otherwise, no more)
-    torch.testing.assert_close(maps[:1], backbone(random_images(4)[:1])["blocks.2"], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        maps[:1], backbone(random_images(4)[:1])["blocks.2"], rtol=1e-4, atol=1e-4
+    )
 
 
 def test_random_weights_come_from_their_own_seed():
@@ -142,8 +150,12 @@ def test_offline_and_no_torchvision_weights_is_an_error_with_a_way_out(no_networ
     with pytest.raises(ModelError) as caught:
         Backbone("resnet50", ["layer2"], weights="imagenet")
     message = str(caught.value)
-    assert str(tmp_path / "checkpoints" / "resnet50-11ad3fa6.pth") in message  # where it is looked for
-    assert "https://download.pytorch.org/models/resnet50-11ad3fa6.pth" in message  # where it is fetched from
+    assert (
+        str(tmp_path / "checkpoints" / "resnet50-11ad3fa6.pth") in message
+    )  # where it is looked for
+    assert (
+        "https://download.pytorch.org/models/resnet50-11ad3fa6.pth" in message
+    )  # where it is fetched from
     assert "tf_efficientnet_lite0" in message and "packaged" in message  # what to use instead
     with pytest.raises(ModelError, match="resnet50-0676ba61.pth"):
         Backbone("resnet50", ["layer2"], weights="IMAGENET1K_V1")
@@ -187,9 +199,15 @@ def test_packaged_weights_that_do_not_fit_are_an_error(monkeypatch):
         ((LITE, ["blocks.9"]), "blocks.0, blocks.1, blocks.2.*found blocks.9"),
         ((LITE, []), "found none"),
         ((LITE, ["blocks.2", "blocks.2"]), "distinct"),
-        (("resnet18", ["layer2"], "packaged"), "no packaged weights, only for tf_efficientnet_lite0"),
+        (
+            ("resnet18", ["layer2"], "packaged"),
+            "no packaged weights, only for tf_efficientnet_lite0",
+        ),
         (("resnet18", ["layer2"], "IMAGENET1K_V2"), "out of imagenet, IMAGENET1K_V1, random"),
-        ((LITE, ["blocks.2"], "IMAGENET1K_V1"), "expected weights out of packaged, imagenet, random"),
+        (
+            (LITE, ["blocks.2"], "IMAGENET1K_V1"),
+            "expected weights out of packaged, imagenet, random",
+        ),
     ],
 )
 def test_wrong_arguments_are_refused(arguments, message):
@@ -200,12 +218,17 @@ def test_wrong_arguments_are_refused(arguments, message):
 @pytest.mark.parametrize("mode", sorted(set(NORMALIZATIONS) - {"gray"}))
 def test_to_imagenet_agrees_with_the_normalisation_of_pixels(mode):
     image = np.random.default_rng(0).integers(0, 256, (4, 5, 3), dtype=np.uint8)
-    other, wanted = (torch.from_numpy(normalize_image(image, m)).permute(2, 0, 1)[None] for m in (mode, "imagenet"))
+    other, wanted = (
+        torch.from_numpy(normalize_image(image, m)).permute(2, 0, 1)[None]
+        for m in (mode, "imagenet")
+    )
     torch.testing.assert_close(to_imagenet(other, mode), wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_vgg16_gives_torchvision_s_maps_behind_four_relus(monkeypatch):
-    layers = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["D"], batch_norm=False)[:23]
+    layers = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["D"], batch_norm=False)[
+        :23
+    ]
     draw = torch.Generator().manual_seed(0)
     for parameter in layers.parameters():
         parameter.data.normal_(0, 0.05, generator=draw)
@@ -218,12 +241,18 @@ def test_vgg16_gives_torchvision_s_maps_behind_four_relus(monkeypatch):
     images = random_images(1, 32)
     maps = network(images)
     assert {name: tuple(m.shape[1:]) for name, m in maps.items()} == {
-        "relu1_2": (64, 32, 32), "relu2_2": (128, 16, 16), "relu3_3": (256, 8, 8), "relu4_3": (512, 4, 4)}
+        "relu1_2": (64, 32, 32),
+        "relu2_2": (128, 16, 16),
+        "relu3_3": (256, 8, 8),
+        "relu4_3": (512, 4, 4),
+    }
     for index, found in zip((3, 8, 15, 22), maps.values(), strict=True):
         torch.testing.assert_close(found, layers[: index + 1](images.clone()))
         assert not found.requires_grad
 
 
 def test_offline_and_no_vgg16_is_an_error_with_a_way_out(no_network):
-    with pytest.raises(ModelError, match="vgg16-397923af.pth is missing.*or set loss.perceptual_network=backbone"):
+    with pytest.raises(
+        ModelError, match="vgg16-397923af.pth is missing.*or set loss.perceptual_network=backbone"
+    ):
         Vgg16()

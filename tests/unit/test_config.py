@@ -5,10 +5,18 @@ import typing
 import pytest
 from pydantic import ValidationError
 
-from nbhelpers.config import ROOT, load_config, parse_yaml, preset_for, presets, profiles, read_config, write_config
-from nbhelpers.data.shift_parameters import GROUPS, PARTS
+from nbhelpers.config import (
+    ROOT,
+    load_config,
+    parse_yaml,
+    presets,
+    profiles,
+    read_config,
+    write_config,
+)
+from nbhelpers.config.sections import ShiftPart
+from nbhelpers.data.shift.parameters import GROUPS, PARTS
 from nbhelpers.errors import ConfigError
-from nbhelpers.settings import ShiftPart
 
 
 def test_profiles_load_and_differ():
@@ -18,36 +26,71 @@ def test_profiles_load_and_differ():
 
 def test_the_reference_study_is_what_mvtec_says():
     config = load_config("mvtec")
-    assert (config.seed, config.splits.train_ratio, config.splits.val_anomaly_ratio) == (42, 0.8, 0.3)
-    assert config.data.categories == ("hazelnut", "carpet", "zipper") and config.data.image_size == 224
+    assert (config.seed, config.splits.train_ratio, config.splits.val_anomaly_ratio) == (
+        42,
+        0.8,
+        0.3,
+    )
+    assert (
+        config.data.categories == ("hazelnut", "carpet", "zipper") and config.data.image_size == 224
+    )
     assert config.backbone.name == "resnet50" and config.patchcore.layers == ("layer2", "layer3")
     assert config.padim.layers == ("layer1", "layer2", "layer3") and config.padim.n_features == 100
     assert (config.patchcore.coreset_ratio, config.patchcore.num_neighbors) == (0.05, 9)
     assert config.shift.rotation_degrees == 10 and config.shift.illumination_strength == (0.4, 0.7)
 
 
-@pytest.mark.parametrize(("overrides", "said"), [
-    ({"patchcore.coreset_rato": 0.1}, "unknown setting 'patchcore.coreset_rato'.*did you mean patchcore.coreset_ratio"),
-    ({"data.image_size": "224"}, r"'data.image_size': wanted a valid integer, found '224' \(str\)"),
-    ({"patchcore.reweight": "false"}, "wanted a valid boolean, found 'false'"),
-    ({"patchcore.coreset_ratio": 2.0}, "less than or equal to 1, found 2.0"),
-    ({"shift.crop_aspect": [1.1, 0.9]}, r"'shift.crop_aspect': wanted \[low, high\]"),
-    ({"shift.severity": "hard"}, "wanted 'mild', 'moderate' or 'severe', found 'hard'"),
-    ({"shift.only": ["rotate"]}, "found 'rotate'"),
-    ({"data.categories": "zipper"}, "wanted a valid list, found 'zipper'"),
-    ({"splits.groups": {"a": {"pattern": "(", "max_gap": 0}}}, "a regular expression"),
-    ({"profile": "mvtec"}, "chosen by --profile"),
-    ({"preset": "hazel"}, "'preset': wanted none or one of capsule, hazelnut.*found 'hazel'"),
-    ({"autoencoder.networks.cnn.dropouts": 0.1}, "did you mean autoencoder.networks.cnn.dropout"),
-    ({"autoencoder.search.learning_rate": [0.1, 0.01]}, r"\[low, high\] with low < high"),
-    ({"autoencoder.networks.vit.training.epoch": 1}, "did you mean autoencoder.networks.vit.training.epochs"),
-    ({"autoencoder.networks.vit.training.epochs": 0}, "'autoencoder.networks.vit.training.epochs': wanted .*than 0"),
-    ({"autoencoder.training.scheduler": "plateau", "autoencoder.networks.vit.training.patience": 5},
-     "wanted plateau_epochs below patience, 5 for network vit, or training stops"),
-    ({"autoencoder": 5}, "'autoencoder': wanted"),
-    ({"autoencoder.networks.vit.training": 5, "autoencoder.training.epochs": 9}, "networks.vit.training': wanted"),
-    ({"autoencoder.networks.vit.training.epochs": 2}, "'autoencoder.training': wanted warmup.* of network vit, 2, or"),
-])
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            {"patchcore.coreset_rato": 0.1},
+            "unknown setting 'patchcore.coreset_rato'.*did you mean patchcore.coreset_ratio",
+        ),
+        (
+            {"data.image_size": "224"},
+            r"'data.image_size': wanted a valid integer, found '224' \(str\)",
+        ),
+        ({"patchcore.reweight": "false"}, "wanted a valid boolean, found 'false'"),
+        ({"patchcore.coreset_ratio": 2.0}, "less than or equal to 1, found 2.0"),
+        ({"shift.crop_aspect": [1.1, 0.9]}, r"'shift.crop_aspect': wanted \[low, high\]"),
+        ({"shift.severity": "hard"}, "wanted 'mild', 'moderate' or 'severe', found 'hard'"),
+        ({"shift.only": ["rotate"]}, "found 'rotate'"),
+        ({"data.categories": "zipper"}, "wanted a valid list, found 'zipper'"),
+        ({"splits.groups": {"a": {"pattern": "(", "max_gap": 0}}}, "a regular expression"),
+        ({"profile": "mvtec"}, "chosen by --profile"),
+        ({"preset": "hazel"}, "'preset': wanted none or one of capsule, hazelnut.*found 'hazel'"),
+        (
+            {"autoencoder.networks.cnn.dropouts": 0.1},
+            "did you mean autoencoder.networks.cnn.dropout",
+        ),
+        ({"autoencoder.search.learning_rate": [0.1, 0.01]}, r"\[low, high\] with low < high"),
+        (
+            {"autoencoder.networks.vit.training.epoch": 1},
+            "did you mean autoencoder.networks.vit.training.epochs",
+        ),
+        (
+            {"autoencoder.networks.vit.training.epochs": 0},
+            "'autoencoder.networks.vit.training.epochs': wanted .*than 0",
+        ),
+        (
+            {
+                "autoencoder.training.scheduler": "plateau",
+                "autoencoder.networks.vit.training.patience": 5,
+            },
+            "wanted plateau_epochs below patience, 5 for network vit, or training stops",
+        ),
+        ({"autoencoder": 5}, "'autoencoder': wanted"),
+        (
+            {"autoencoder.networks.vit.training": 5, "autoencoder.training.epochs": 9},
+            "networks.vit.training': wanted",
+        ),
+        (
+            {"autoencoder.networks.vit.training.epochs": 2},
+            "'autoencoder.training': wanted warmup.* of network vit, 2, or",
+        ),
+    ],
+)
 def test_mistakes_are_named_in_one_line(overrides, said):
     with pytest.raises(ConfigError, match=said) as error:
         load_config("tiny", overrides)
@@ -55,7 +98,9 @@ def test_mistakes_are_named_in_one_line(overrides, said):
 
 
 def test_unknown_profile_lists_the_known_ones():
-    with pytest.raises(ConfigError, match="unknown profile 'tyni'; configs/ has: folder, mvtec, tiny"):
+    with pytest.raises(
+        ConfigError, match="unknown profile 'tyni'; configs/ has: folder, mvtec, tiny"
+    ):
         load_config("tyni")
 
 
@@ -74,13 +119,23 @@ def test_the_workspace_moves_files_and_no_number(monkeypatch, tmp_path):
     monkeypatch.setenv("STUDY_WORKSPACE", str(tmp_path))
     moved = load_config("tiny")
     assert moved.digest() == here.digest()
-    assert moved.output_dir == tmp_path / "outputs" / "tiny" and here.output_dir.is_relative_to(ROOT)
+    assert moved.output_dir == tmp_path / "outputs" / "tiny" and here.output_dir.is_relative_to(
+        ROOT
+    )
     assert moved.data_root == tmp_path / "data" / "raw" / "synthetic"
 
 
 def test_the_digest_sees_every_other_setting():
-    digests = {load_config("tiny", change).digest() for change in (
-        {}, {"seed": 1}, {"data.image_size": 64}, {"patchcore.layers": ["blocks.2"]}, {"threads": 3})}
+    digests = {
+        load_config("tiny", change).digest()
+        for change in (
+            {},
+            {"seed": 1},
+            {"data.image_size": 64},
+            {"patchcore.layers": ["blocks.2"]},
+            {"threads": 3},
+        )
+    }
     assert len(digests) == 5
 
 
@@ -88,26 +143,36 @@ def test_shift_parts_are_those_of_the_shift():
     assert set(typing.get_args(ShiftPart)) == {*PARTS, *GROUPS}
 
 
-@pytest.mark.parametrize(("name", "row"), [  # FEATURES F094
-    ("capsule", (256, 1e-4, 32, "percentile_95", 0.3, 0.0)), ("hazelnut", (512, 8e-5, 32, "percentile_96", 0.4, 0.0)),
-    ("screw", (256, 1e-4, 32, "percentile_94", 0.2, 0.1)), ("multi", (512, 1e-4, 32, "percentile_95", 0.3, 0.0)),
-])
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("capsule", (256, 1e-4, 32, "percentile_95", 0.3, 0.0)),
+        ("hazelnut", (512, 8e-5, 32, "percentile_96", 0.4, 0.0)),
+        ("screw", (256, 1e-4, 32, "percentile_94", 0.2, 0.1)),
+        ("multi", (512, 1e-4, 32, "percentile_95", 0.3, 0.0)),
+    ],
+)
 def test_presets_are_the_table_s_rows(name, row):
-    config = load_config("tiny", {"preset": preset_for(name)})
+    config = load_config("tiny", {"preset": name})
     training, networks = config.autoencoder.training, config.autoencoder.networks
-    assert networks.cnn.latent == networks.reversed.bottleneck == 8 * networks.unet_lite.base == row[0]
-    assert (training.learning_rate, training.batch_size, config.evaluation.threshold_rule) == row[1:4]
+    assert (
+        networks.cnn.latent == networks.reversed.bottleneck == 8 * networks.unet_lite.base == row[0]
+    )
+    assert (training.learning_rate, training.batch_size, config.evaluation.threshold_rule) == row[
+        1:4
+    ]
     assert (training.augmentation_strength, config.autoencoder.loss.edge) == row[4:]
 
 
-def test_presets_are_all_valid_and_an_unknown_category_gets_multi():
-    assert preset_for("toothbrush") == preset_for("debug") == "multi"
+def test_presets_are_all_valid_and_are_set_at_load_only():
     with pytest.raises(ConfigError, match="expected it at load_config, found 'cpu'"):
         load_config("tiny").changed({"preset": "cpu"})
     assert load_config("tiny").preset == "none"
     for name in presets():
         assert load_config("tiny", {"preset": name}).preset == name
-    multi, debug = (load_config("tiny", {"preset": name}).autoencoder for name in ("multi", "debug"))
+    multi, debug = (
+        load_config("tiny", {"preset": name}).autoencoder for name in ("multi", "debug")
+    )
     assert (multi.training.epochs, multi.training.patience) == (150, 20)
     assert (multi.loss.perceptual, multi.loss.ssim) == (0.15, 0.3)
     assert (debug.training.batch_size, debug.training.epochs) == (4, 5)
@@ -119,43 +184,79 @@ def test_a_network_can_be_trained_otherwise_than_the_rest():
     changes = {"autoencoder.networks.vit.training": {"epochs": 300, "trackers": ["wandb"]}}
     options = load_config("tiny", changes).autoencoder
     assert options.training_of("cnn") == options.training
-    assert options.training_of("vit") == options.training.model_copy(update={"epochs": 300, "trackers": ("wandb",)})
+    assert options.training_of("vit") == options.training.model_copy(
+        update={"epochs": 300, "trackers": ("wandb",)}
+    )
 
 
 def test_later_settings_of_all_networks_win_over_earlier_ones_of_one():
     cpu = load_config("tiny", {"preset": "cpu"})
-    assert cpu.autoencoder.training_of("diffusion").epochs == 45 and cpu.autoencoder.training_of("vit").epochs == 15
-    for later in (load_config("tiny", {"preset": "cpu", "autoencoder.training.epochs": 50}),
-                  cpu.changed({"autoencoder.training.epochs": 50})):
-        assert [later.autoencoder.training_of(name).epochs for name in ("diffusion", "vit")] == [50, 50]
+    assert (
+        cpu.autoencoder.training_of("diffusion").epochs == 45
+        and cpu.autoencoder.training_of("vit").epochs == 15
+    )
+    for later in (
+        load_config("tiny", {"preset": "cpu", "autoencoder.training.epochs": 50}),
+        cpu.changed({"autoencoder.training.epochs": 50}),
+    ):
+        assert [later.autoencoder.training_of(name).epochs for name in ("diffusion", "vit")] == [
+            50,
+            50,
+        ]
         assert later.autoencoder.training_of("diffusion").batch_size == 8
-    both = cpu.changed({"autoencoder.training.epochs": 50, "autoencoder.networks.diffusion.training.epochs": 60})
+    both = cpu.changed(
+        {"autoencoder.training.epochs": 50, "autoencoder.networks.diffusion.training.epochs": 60}
+    )
     assert [both.autoencoder.training_of(name).epochs for name in ("diffusion", "vit")] == [60, 50]
 
 
-@pytest.mark.parametrize(("text", "value"), [
-    ("1e-4", 1e-4), ("-2.5E+3", -2500.0), (".5e1", 5.0), ("1.e2", 100.0), ("[1e-4, 1.0e-2]", [1e-4, 1e-2]), ("7", 7),
-    ("e5", "e5"), ("1e", "1e"), ("1e-4x", "1e-4x"), ("2e5e", "2e5e"),
-])
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-4", 1e-4),
+        ("-2.5E+3", -2500.0),
+        (".5e1", 5.0),
+        ("1.e2", 100.0),
+        ("[1e-4, 1.0e-2]", [1e-4, 1e-2]),
+        ("7", 7),
+        ("e5", "e5"),
+        ("1e", "1e"),
+        ("1e-4x", "1e-4x"),
+        ("2e5e", "2e5e"),
+    ],
+)
 def test_numbers_are_read_as_everybody_writes_them(text, value):
     assert parse_yaml(text) == value and type(parse_yaml(text)) is type(value)
 
 
 def test_the_precision_may_come_as_the_number_that_yaml_makes_of_it():
-    changed = load_config("tiny", {"autoencoder.training.precision": 32,
-                                   "autoencoder.networks.vit.training.precision": 16})
-    assert (changed.autoencoder.training.precision, changed.autoencoder.training_of("vit").precision) == ("32", "16")
+    changed = load_config(
+        "tiny",
+        {"autoencoder.training.precision": 32, "autoencoder.networks.vit.training.precision": 16},
+    )
+    assert (
+        changed.autoencoder.training.precision,
+        changed.autoencoder.training_of("vit").precision,
+    ) == ("32", "16")
     with pytest.raises(ConfigError, match="wanted 'auto', '32', 'bf16' or '16', found '8'"):
         load_config("tiny", {"autoencoder.training.precision": 8})
 
 
 def test_a_configuration_survives_a_file(tmp_path):
-    config = load_config("folder", {"preset": "screw", "autoencoder.networks.vit.training.epochs": 300,
-                                    "splits.groups": {"a": {"pattern": r"(\d+)", "max_gap": 3}}})
+    config = load_config(
+        "folder",
+        {
+            "preset": "screw",
+            "autoencoder.networks.vit.training.epochs": 300,
+            "splits.groups": {"a": {"pattern": r"(\d+)", "max_gap": 3}},
+        },
+    )
     write_config(config, tmp_path / "config.yaml")
     assert read_config(tmp_path / "config.yaml") == config
     (tmp_path / "config.yaml").write_text("seed: 1\n")
     with pytest.raises(ConfigError, match="Field required|setting"):
         read_config(tmp_path / "config.yaml")
-    with pytest.raises(ConfigError, match="none.yaml: expected a configuration, found no such file"):
+    with pytest.raises(
+        ConfigError, match="none.yaml: expected a configuration, found no such file"
+    ):
         read_config(tmp_path / "none.yaml")

@@ -1,4 +1,4 @@
-"""The coreset is exact: the picks of the plain greedy loop, bit for bit, also where floats are nasty."""
+"""The coreset is exact: the picks of the plain loop, bit for bit, also where floats are nasty."""
 
 from functools import partial
 
@@ -7,18 +7,8 @@ import torch
 from tqdm import tqdm
 
 from nbhelpers.errors import ConfigError, DataError
-from nbhelpers.models import coreset
-from nbhelpers.models.coreset import coreset_size, covering_radius, greedy_coreset
-
-
-def brute_force(features: torch.Tensor, n_select: int, start: int) -> list[int]:
-    """The loop of the paper: one pass over all points a pick; never the same point twice."""
-    picks, nearest = [start], torch.full((len(features),), torch.inf)
-    while len(picks) < n_select:
-        nearest = torch.minimum(nearest, torch.linalg.norm(features - features[picks[-1]], dim=1))
-        nearest[picks] = -1
-        picks.append(int(nearest.argmax()))
-    return picks
+from nbhelpers.models.patchcore import coreset, reference
+from nbhelpers.models.patchcore.coreset import coreset_size, covering_radius, greedy_coreset
 
 
 @pytest.fixture(autouse=True)
@@ -37,10 +27,14 @@ def rng(seed: int) -> torch.Generator:
 def blobs(n: int, dim: int, seed: int, n_blobs: int = 20, spread: float = 0.2) -> torch.Tensor:
     g = rng(seed)
     centres = torch.randn(n_blobs, dim, generator=g)
-    return centres[torch.randint(n_blobs, (n,), generator=g)] + spread * torch.randn(n, dim, generator=g)
+    return centres[torch.randint(n_blobs, (n,), generator=g)] + spread * torch.randn(
+        n, dim, generator=g
+    )
 
 
-@pytest.fixture(params=[(512, 16, 8192, 1), (7, 3, 50, 3)], ids=["as shipped", "tiny pools and blocks"])
+@pytest.fixture(
+    params=[(512, 16, 8192, 1), (7, 3, 50, 3)], ids=["as shipped", "tiny pools and blocks"]
+)
 def knobs(request, monkeypatch):
     """Pools, bursts, blocks and threads are speed settings: no value of them may change a pick."""
     *sizes, n_threads = request.param
@@ -84,21 +78,23 @@ def test_hard_case_has_the_picks_of_the_plain_loop(case, knobs):
     features, n_select = hard_cases()[case]
     start = len(features) // 3
     picks = greedy_coreset(features, n_select, start=start, memory_budget_mb=0.1, progress=False)
-    assert picks.tolist() == brute_force(features, n_select, start)
+    assert picks.tolist() == reference.greedy_coreset(features, n_select, start)
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_random_sets_have_the_picks_of_the_plain_loop(seed, knobs):
     features = blobs(1500, 4 + 31 * seed, seed, spread=0.05 * (1 + seed))
     picks = greedy_coreset(features, 300, start=seed, memory_budget_mb=0.05, progress=False)
-    assert picks.tolist() == brute_force(features, 300, seed)
+    assert picks.tolist() == reference.greedy_coreset(features, 300, seed)
 
 
 def test_worked_by_hand():
     line = torch.tensor([[0.0], [1.0], [4.0], [10.0]])
     # from 0: farthest is 10; then 4 (4 from 0) before 1; then 1
     assert greedy_coreset(line, 4, start=0, progress=False).tolist() == [0, 3, 2, 1]
+    assert reference.greedy_coreset(line, 4, start=0) == [0, 3, 2, 1]
     assert covering_radius(line, torch.tensor([0, 3])) == 4.0
+    assert reference.covering_radius(line, [0, 3]) == 4.0
 
 
 def test_same_picks_as_anomalib_without_projection():
@@ -128,7 +124,9 @@ def test_start_is_drawn_from_the_generator_alone():
     first = greedy_coreset(features, 20, generator=rng(3), progress=False)
     assert torch.get_rng_state().equal(state)
     assert greedy_coreset(features, 20, generator=rng(3), progress=False).equal(first)
-    starts = {int(greedy_coreset(features, 1, generator=rng(s), progress=False)[0]) for s in range(8)}
+    starts = {
+        int(greedy_coreset(features, 1, generator=rng(s), progress=False)[0]) for s in range(8)
+    }
     assert len(starts) > 4
 
 
@@ -142,13 +140,15 @@ def test_input_and_matmul_precision_are_left_alone():
     finally:
         torch.set_float32_matmul_precision("highest")
     assert features.equal(before)
-    assert picks.tolist() == brute_force(features, 50, 0)
+    assert picks.tolist() == reference.greedy_coreset(features, 50, 0)
 
 
 def test_non_contiguous_features():
     features = blobs(500, 20, 8)
     view = features.T.contiguous().T
-    assert greedy_coreset(view, 40, start=0, progress=False).tolist() == brute_force(features, 40, 0)
+    assert greedy_coreset(view, 40, start=0, progress=False).tolist() == reference.greedy_coreset(
+        features, 40, 0
+    )
 
 
 def test_covering_radius_is_the_next_pick_s_distance():
@@ -156,11 +156,15 @@ def test_covering_radius_is_the_next_pick_s_distance():
     picks = greedy_coreset(features, 31, start=0, progress=False)
     to_next = torch.linalg.norm(features[picks[:30]] - features[picks[30]], dim=1).min()
     assert covering_radius(features, picks[:30]) == pytest.approx(float(to_next), rel=1e-6)
+    plain = reference.covering_radius(features, picks[:30].tolist())
+    assert covering_radius(features, picks[:30]) == pytest.approx(plain, rel=1e-6)
 
 
 def test_progress_bar_shows_and_is_silenced(capfd, monkeypatch):
     features = blobs(300, 4, 10)
-    monkeypatch.setattr(coreset, "tqdm", partial(tqdm, disable=False))  # whatever TQDM_DISABLE was at import
+    monkeypatch.setattr(
+        coreset, "tqdm", partial(tqdm, disable=False)
+    )  # whatever TQDM_DISABLE was at import
     greedy_coreset(features, 60, start=0)
     assert "60/60" in capfd.readouterr().err
     greedy_coreset(features, 60, start=0, progress=False)
@@ -175,7 +179,9 @@ def test_unusable_numbers_are_refused_with_their_row(bad):
         greedy_coreset(features, 10, start=0, progress=False)
 
 
-@pytest.mark.parametrize("features", [torch.zeros(5), torch.zeros(0, 3), torch.zeros(5, 3).double()])
+@pytest.mark.parametrize(
+    "features", [torch.zeros(5), torch.zeros(0, 3), torch.zeros(5, 3).double()]
+)
 def test_another_shape_or_type_is_refused(features):
     with pytest.raises(DataError, match="float32"):
         greedy_coreset(features, 1, start=0, progress=False)

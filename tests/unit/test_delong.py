@@ -1,4 +1,6 @@
-"""DeLong's test against its definition, MLstatkit and hand-worked values; where it has no variance; its level."""
+"""DeLong's test against its definition, MLstatkit and hand-worked values; where it has no variance;
+its level.
+"""
 
 import math
 
@@ -17,18 +19,28 @@ def two_detectors(seed, good=14, defect=11, digits=None):
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.r_[np.zeros(good, int), np.ones(defect, int)])
     shared = rng.standard_normal(labels.size) + labels
-    a, b = shared + 0.4 * rng.standard_normal(labels.size), shared + 0.9 * rng.standard_normal(labels.size)
+    a, b = (
+        shared + 0.4 * rng.standard_normal(labels.size),
+        shared + 0.9 * rng.standard_normal(labels.size),
+    )
     return (labels, a, b) if digits is None else (labels, np.round(a, digits), np.round(b, digits))
 
 
 def slow_delong(labels, *scores):
-    """AUROCs (K,) and their covariance (K, K) by DeLong's definition: each defect image against each good one."""
+    """AUROCs (K,) and their covariance (K, K) by DeLong's definition: each defect image against
+    each good one.
+    """
     positive, negative = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
-    kernel = np.array([
-        [[(s[i] > s[j]) + 0.5 * (s[i] == s[j]) for j in negative] for i in positive] for s in scores
-    ])  # (K, m, n)
+    kernel = np.array(
+        [
+            [[(s[i] > s[j]) + 0.5 * (s[i] == s[j]) for j in negative] for i in positive]
+            for s in scores
+        ]
+    )  # (K, m, n)
     of_positive, of_negative = kernel.mean(axis=2), kernel.mean(axis=1)
-    return kernel.mean(axis=(1, 2)), np.cov(of_positive) / positive.size + np.cov(of_negative) / negative.size
+    return kernel.mean(axis=(1, 2)), np.cov(of_positive) / positive.size + np.cov(
+        of_negative
+    ) / negative.size
 
 
 @pytest.mark.parametrize("digits", [None, 0])
@@ -62,10 +74,13 @@ def test_delong_equals_mlstatkit(digits):
 
 
 def test_delong_by_hand():
-    """Goods 1 2, defects: a 3 4 (perfect), b 0 3 (wins 0 and 2 of 2, so shares 0 and 1; each good loses to 1 of 2)."""
+    """Goods 1 2, defects: a 3 4 (perfect), b 0 3 (wins 0 and 2 of 2, so shares 0 and 1; each good
+    loses to 1 of 2).
+    """
     result = delong([0, 0, 1, 1], [1, 2, 3, 4], [1, 2, 0, 3])
     assert (result["auroc_a"], result["auroc_b"], result["difference"]) == (1, 0.5, 0.5)
-    # differences of the shares: defects 1 and 0 (variance 1/2, over 2 images), goods 1/2 and 1/2 (no variance)
+    # differences of the shares: defects 1 and 0 (variance 1/2, over 2 images), goods 1/2 and 1/2
+    # (no variance)
     assert result["z"] == pytest.approx(0.5 / math.sqrt(0.5 / 2))
     assert result["ci_high"] == 1  # 0.5 + 1.96 * 0.5, and no difference of AUROCs is above 1
 
@@ -90,7 +105,9 @@ def test_delong_of_identical_scores():
 
 
 def test_delong_without_variance():
-    """Perfect against one score for all: each image says 1/2 more for a, which has no standard error."""
+    """Perfect against one score for all: each image says 1/2 more for a, which has no standard
+    error.
+    """
     labels = np.r_[np.zeros(6), np.ones(4)]
     result = delong(labels, labels, np.ones(10))
     assert (result["difference"], result["ci_low"], result["ci_high"]) == (0.5, 0.5, 0.5)
@@ -104,7 +121,12 @@ def test_delong_holds_its_level_under_the_null():
     labels = np.r_[np.zeros(40), np.ones(40)]
     for _ in range(300):
         shared = rng.standard_normal(80) + labels
-        small += delong(labels, shared + rng.standard_normal(80), shared + rng.standard_normal(80))["p_value"] < 0.1
+        small += (
+            delong(labels, shared + rng.standard_normal(80), shared + rng.standard_normal(80))[
+                "p_value"
+            ]
+            < 0.1
+        )
     assert 0.06 <= small / 300 <= 0.14
 
 
@@ -120,7 +142,9 @@ def test_interval_of_a_perfect_auroc_is_newcombes():
     labels = np.r_[np.zeros(40), np.ones(70)]
     low, high = delong_interval(labels, labels)
     extra = (70 + 40) / 2 - 1
-    variance = low * (1 - low) * (1 + extra * (1 - low) / (2 - low) + extra * low / (1 + low)) / (70 * 40)
+    variance = (
+        low * (1 - low) * (1 + extra * (1 - low) / (2 - low) + extra * low / (1 + low)) / (70 * 40)
+    )
     assert high == 1 and low == pytest.approx(1 - 1.959964 * math.sqrt(variance))
     assert low == pytest.approx(0.961, abs=5e-4)
     assert delong_interval(labels, -labels) == pytest.approx((0, 1 - low))

@@ -1,4 +1,6 @@
-"""What every detector keeps: the protocol, whole predictions, images that do not depend on their batch, round trips."""
+"""What every detector keeps: the protocol, whole predictions, images that do not depend on their
+batch, round trips.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,25 +11,42 @@ import torch
 
 from nbhelpers.config import load_config
 from nbhelpers.errors import ConfigError, DataError, ModelError
-from nbhelpers.models.autoencoder import Autoencoder
-from nbhelpers.models.autoencoders.registry import ARCHITECTURES
-from nbhelpers.models.detector import Detector, Predictions
+from nbhelpers.models.autoencoders.detector import Autoencoder
+from nbhelpers.models.autoencoders.networks.registry import ARCHITECTURES
+from nbhelpers.models.detector import Detector
 from nbhelpers.models.padim import Padim
-from nbhelpers.models.patchcore import PatchCore
+from nbhelpers.models.patchcore.detector import PatchCore
+from nbhelpers.predictions import Predictions
 
 #: The smallest of each architecture, trained for seconds.
 NETWORKS = {
-    "cnn": {"channels": [8, 16], "latent": 16}, "resnet": {"backbone": "test_resnet", "latent": 16},
-    "vit": {"patch": 8, "dim": 32, "depth": 1, "decoder_depth": 1, "heads": 2, "corruption": "none"},
-    "unet_lite": {"base": 8, "corruption": "none"}, "unet": {"channels": [8, 16], "corruption": "none"},
+    "cnn": {"channels": [8, 16], "latent": 16},
+    "resnet": {"backbone": "test_resnet", "latent": 16},
+    "vit": {
+        "patch": 8,
+        "dim": 32,
+        "depth": 1,
+        "decoder_depth": 1,
+        "heads": 2,
+        "corruption": "none",
+    },
+    "unet_lite": {"base": 8, "corruption": "none"},
+    "unet": {"channels": [8, 16], "corruption": "none"},
     "reversed": {"channels": [8, 16], "bottleneck": 16},
     "diffusion": {"dim": 8, "mults": [1, 2], "steps": 3, "noise_to": 400},
 }
 CHANGES = {
-    "autoencoder.networks": {name: {**sizes, "head": "pixel_l2"} for name, sizes in NETWORKS.items()},
+    "autoencoder.networks": {
+        name: {**sizes, "head": "pixel_l2"} for name, sizes in NETWORKS.items()
+    },
     "autoencoder.loss": {"ssim": 0.0, "perceptual": 0.0},
-    "autoencoder.training": {"precision": "32", "epochs": 6, "batch_size": 4, "warmup_epochs": 0,
-                             "learning_rate": 0.005},
+    "autoencoder.training": {
+        "precision": "32",
+        "epochs": 6,
+        "batch_size": 4,
+        "warmup_epochs": 0,
+        "learning_rate": 0.005,
+    },
 }
 
 
@@ -50,14 +69,20 @@ class Kind:
 
 def kinds(backbone) -> dict[str, Kind]:
     config = load_config("tiny", CHANGES)
-    found = [Kind("patchcore", PatchCore, (backbone,), {"coreset_ratio": 0.25}),
-             Kind("padim", Padim, (backbone,), {"n_features": 20})]
-    found += [Kind(f"ae_{name}", Autoencoder, (name, config.autoencoder, config.backbone), {})
-              for name in ARCHITECTURES]
+    found = [
+        Kind("patchcore", PatchCore, (backbone,), {"coreset_ratio": 0.25}),
+        Kind("padim", Padim, (backbone,), {"n_features": 20}),
+    ]
+    found += [
+        Kind(f"ae_{name}", Autoencoder, (name, config.autoencoder, config.backbone), {})
+        for name in ARCHITECTURES
+    ]
     return {kind.name: kind for kind in found}
 
 
-@pytest.fixture(scope="module", params=["patchcore", "padim", *(f"ae_{name}" for name in ARCHITECTURES)])
+@pytest.fixture(
+    scope="module", params=["patchcore", "padim", *(f"ae_{name}" for name in ARCHITECTURES)]
+)
 def kind(request, backbone):
     return kinds(backbone)[request.param]
 
@@ -85,10 +110,14 @@ def test_an_image_s_score_does_not_depend_on_the_others(kind, fitted, samples):
     for order in ([2], [3, 0, 2, 1]):
         other = fitted.predict([samples["test"][i] for i in order])
         np.testing.assert_allclose(other.image_scores, together.image_scores[order], rtol=1e-4)
-        np.testing.assert_allclose(other.anomaly_maps, together.anomaly_maps[order], rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(
+            other.anomaly_maps, together.anomaly_maps[order], rtol=1e-3, atol=1e-3
+        )
     by_three = kind.new(loader={"batch_size": 3})
     by_three.restore(fitted.tensors(), "memory")
-    np.testing.assert_allclose(by_three.predict(samples["test"]).image_scores, together.image_scores, rtol=1e-4)
+    np.testing.assert_allclose(
+        by_three.predict(samples["test"]).image_scores, together.image_scores, rtol=1e-4
+    )
 
 
 def test_fit_does_not_depend_on_global_generators(kind, fitted, samples):
@@ -101,7 +130,13 @@ def test_fit_does_not_depend_on_global_generators(kind, fitted, samples):
 
 
 def test_round_trip_gives_identical_scores(kind, fitted, samples, tmp_path):
-    model = kind.new(aggregation="topk", topk_percentile=0.9, smoothing_sigma=2, loader={"batch_size": 4})
+    model = kind.new(
+        aggregation="topk",
+        topk_percentile=0.9,
+        smoothing_sigma=2,
+        tta="flips",
+        loader={"batch_size": 4},
+    )
     model.restore(fitted.tensors(), "memory")
     model.stats = fitted.stats
     model.save(tmp_path / "m")
@@ -120,7 +155,9 @@ def test_round_trip_gives_identical_scores(kind, fitted, samples, tmp_path):
 def test_another_detector_s_folder_is_refused(kind, fitted, tmp_path):
     fitted.save(tmp_path / "m")
     other = Padim if kind.cls is PatchCore else PatchCore
-    with pytest.raises(ModelError, match=f"expected a stored '{other.kind}.*found '{kind.cls.kind}.*fit it again"):
+    with pytest.raises(
+        ModelError, match=f"expected a stored '{other.kind}.*found '{kind.cls.kind}.*fit it again"
+    ):
         other.load(tmp_path / "m")
 
 
@@ -130,7 +167,10 @@ def test_smoothing_and_image_score_are_options_of_all(kind, fitted, samples):
         model.restore(fitted.tensors(), "memory")
         return model.predict(samples["test"])
 
-    assert changed(smoothing_sigma=0).anomaly_maps.max() > changed(smoothing_sigma=4).anomaly_maps.max()
+    assert (
+        changed(smoothing_sigma=0).anomaly_maps.max()
+        > changed(smoothing_sigma=4).anomaly_maps.max()
+    )
     scores = {name: changed(aggregation=name).image_scores for name in ("max", "topk", "mean")}
     assert (scores["max"] > scores["mean"]).all() and (scores["topk"] > scores["mean"]).all()
 
@@ -146,7 +186,15 @@ def test_bad_input_is_refused(kind, fitted, samples):
         fresh.predict(samples["test"])
 
 
-@pytest.mark.parametrize("setting", [{"aggregation": "median"}, {"topk_percentile": 1.0}, {"smoothing_sigma": -1}])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"aggregation": "median"},
+        {"topk_percentile": 1.0},
+        {"smoothing_sigma": -1},
+        {"tta": "rotations"},
+    ],
+)
 def test_shared_settings_out_of_range_are_refused(kind, setting):
     with pytest.raises(ConfigError, match=f"{kind.name} {next(iter(setting))}: expected"):
         kind.new(**setting)

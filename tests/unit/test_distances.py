@@ -1,10 +1,14 @@
-"""Nearest neighbours are those of direct float64 distances, where a plain matrix product would lose them."""
+"""Nearest neighbours are those of direct float64 distances, where a plain matrix product would lose
+them.
+"""
 
 import pytest
 import torch
 
 from nbhelpers.errors import DataError
-from nbhelpers.models.distances import Centres, check_features, map_blocks, mean_row, single_threaded
+from nbhelpers.models.patchcore.neighbours import Centres, check_features, mean_row
+from nbhelpers.models.patchcore.reference import distance_matrix, nearest_neighbour
+from nbhelpers.models.threads import map_blocks, single_threaded
 
 
 def rng(seed: int) -> torch.Generator:
@@ -39,17 +43,19 @@ def test_nearest_is_that_of_float64(name, n_threads):
         assert torch.get_num_threads() == n_threads
     finally:
         torch.set_num_threads(before)
-    true = torch.cdist(points.double(), centres.double(), compute_mode="donot_use_mm_for_euclid_dist")
+    true = distance_matrix(points.double(), centres.double())
     torch.testing.assert_close(distance.double(), true.amin(1), rtol=1e-5, atol=0)
     # the index names a centre at that distance
-    torch.testing.assert_close(true.gather(1, index[:, None])[:, 0], true.amin(1), rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        true.gather(1, index[:, None])[:, 0], true.amin(1), rtol=1e-6, atol=0
+    )
 
 
 def test_a_plain_matrix_product_would_fail_these_cases():
     """The hard cases are hard: torch.cdist's product form is off by more than 1 %."""
     for name in ("offset", "nearly on a centre"):
         points, centres = case(name)
-        true = torch.cdist(points.double(), centres.double()).amin(1)
+        true = distance_matrix(points.double(), centres.double()).amin(1)
         product = torch.cdist(points, centres, compute_mode="use_mm_for_euclid_dist").amin(1)
         assert not torch.allclose(product.double(), true, rtol=0.01, atol=0)
 
@@ -59,12 +65,24 @@ def test_copies_give_distance_zero_and_the_lowest_index():
     distance, index = Centres(centres, mean_row(centres)).nearest(centres[100:])
     assert distance.eq(0).all()
     assert index.tolist() == list(range(50))
+    assert nearest_neighbour(centres[100:], centres)[1].tolist() == list(range(50))
+
+
+def test_the_default_origin_is_the_centres_mean():
+    points, centres = case("offset")
+    plain, given = Centres(centres), Centres(centres, mean_row(centres))
+    assert plain.origin.equal(given.origin)
+    assert plain.nearest(points)[0].equal(given.nearest(points)[0])
 
 
 def test_origin_and_block_size_change_nothing():
     points, centres = case("plain")
     expected = Centres(centres, mean_row(centres)).nearest(points)
-    for origin, megabytes in ((torch.zeros(40), None), (centres[0] + 5, 0.001), (mean_row(points), 0.02)):
+    for origin, megabytes in (
+        (torch.zeros(40), None),
+        (centres[0] + 5, 0.001),
+        (mean_row(points), 0.02),
+    ):
         distance, index = Centres(centres, origin, megabytes).nearest(points)
         assert distance.equal(expected[0]) and index.equal(expected[1])
 
@@ -84,7 +102,9 @@ def test_nan_gives_no_distance():
 
 def test_map_blocks_keeps_order_and_passes_errors_on():
     with single_threaded():
-        assert list(map_blocks(lambda x: x * x, range(20), n_threads=4)) == [x * x for x in range(20)]
+        assert list(map_blocks(lambda x: x * x, range(20), n_threads=4)) == [
+            x * x for x in range(20)
+        ]
         with pytest.raises(ZeroDivisionError):
             list(map_blocks(lambda x: 1 // x, range(3), n_threads=2))
 

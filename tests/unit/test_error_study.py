@@ -1,4 +1,6 @@
-"""The error analysis of a study whose predictions are known: who misses what is known before it is counted."""
+"""The error analysis of a study whose predictions are known: who misses what is known before it is
+counted.
+"""
 
 import shutil
 
@@ -6,26 +8,32 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from nbhelpers.analyses import misses as error_study
+from nbhelpers.analyses.scenarios import evaluate_cell
+from nbhelpers.figures.misses import plot_margin_area, plot_recall_by_property
 from nbhelpers.files import write_json
-from nbhelpers.models.detector import Predictions
-from nbhelpers.protocol import errors as error_study
-from nbhelpers.protocol.cells import evaluate_cell
-from nbhelpers.reporting.error_plots import plot_margin_area, plot_recall_by_property
+from nbhelpers.predictions import Predictions
 from nbhelpers.study import Study, open_study
 
 SMALL = {
-    "methods": ["patchcore", "padim"], "data.categories": ["hazelnut", "carpet"], "data.image_size": 64,
+    "methods": ["patchcore", "padim"],
+    "data.categories": ["hazelnut", "carpet"],
+    "data.image_size": 64,
     "data.synthetic": {"size": 64, "train_good": 30, "test_good": 6, "per_defect": 4},
     # one image of each type calibrates, three are tested
-    "splits.stratify": "defect", "splits.val_anomaly_ratio": 0.25,
+    "splits.stratify": "defect",
+    "splits.val_anomaly_ratio": 0.25,
     "evaluation.bootstrap_draws": 100,
 }
-#: What each method does not see: scores below all good images. Everything else scores far above them.
+#: What each method does not see: scores below all good images. Everything else scores far above
+#: them.
 BLIND = {"patchcore": {"cut"}, "padim": {"cut", "hole"}}
 
 
 def known_predictions(study, method, category, fitted_on, domain, split):
-    """Scores by defect type, in another unit for each method; maps that are noise, brighter in the mask."""
+    """Scores by defect type, in another unit for each method; maps that are noise, brighter in the
+    mask.
+    """
     samples = study.split(category, domain)[split]
     rng = np.random.default_rng(len(samples))
     kinds = np.array([s.defect_type for s in samples])
@@ -35,8 +43,15 @@ def known_predictions(study, method, category, fitted_on, domain, split):
     known = np.array([s.label == 0 or s.mask is not None for s in samples])
     masks[[i for i, s in enumerate(samples) if s.mask is not None], 20:30, 20:30] = 1
     maps = (rng.random(masks.shape) + masks).astype(np.float32)
-    return Predictions(scores.astype(np.float32), maps, masks, known, np.array([s.label for s in samples]),
-                       tuple(kinds.tolist()), tuple(s.id for s in samples))
+    return Predictions(
+        scores.astype(np.float32),
+        maps,
+        masks,
+        known,
+        np.array([s.label for s in samples]),
+        tuple(kinds.tolist()),
+        tuple(s.id for s in samples),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +70,10 @@ def study(workspace, monkeypatch):
 def test_facts_are_measured_once_and_binned(study, monkeypatch):
     facts = error_study.defect_facts(study, "carpet")
     assert set(facts.image) == {s.id for s in study.samples("carpet") if s.label}
-    assert set(facts["size"]) == {"small", "medium", "large"} and facts["size"].value_counts().max() <= 7
+    assert (
+        set(facts["size"]) == {"small", "medium", "large"}
+        and facts["size"].value_counts().max() <= 7
+    )
     path = study.config.output_dir / "results" / "errors" / "defects_carpet.csv"
     assert path.is_file() and pd.read_csv(path).image.tolist() == facts.image.tolist()
     monkeypatch.setattr(error_study, "describe_defects", lambda *_: pytest.fail("measured again"))
@@ -67,25 +85,29 @@ def test_every_scenario_has_the_bins_of_the_clean_images(study):
     for scenario in ("clean", "no_adaptation"):
         table = error_study.defects(study, scenario)
         assert table["size"].notna().all()
-        assert len(table) == 2 * sum(s.label for name in study.categories for s in study.split(name)["test"])
+        assert len(table) == 2 * sum(
+            s.label for name in study.categories for s in study.split(name)["test"]
+        )
         first = table[table.method == "patchcore"].set_index("source_id")
         bins[scenario] = first[["size", "border", "contrast", "area_percent"]].sort_index()
         pd.testing.assert_frame_equal(bins[scenario], bins["clean"])
-    assert set(error_study.defects(study, "clean").id) != set(error_study.defects(study, "no_adaptation").id)
+    assert set(error_study.defects(study, "clean").id) != set(
+        error_study.defects(study, "no_adaptation").id
+    )
 
 
 def test_recall_rows_say_what_each_method_is_blind_to(study, tmp_path):
     rows = error_study.recall_rows(study, "no_adaptation")
     write_json(tmp_path / "rows.json", rows)  # refuses NaN and what JSON does not know
-    table = pd.DataFrame(rows).set_index(["method", "category", "metric"])
+    table = pd.DataFrame(rows).set_index(["method", "category", "metric", "detail", "detail_value"])
     assert set(table.scenario) == {"no_adaptation"} and set(table.seed) == {42}
     for method, blind in BLIND.items():
         for category in study.categories:
             for kind in {s.defect_type for s in study.split(category)["test"]} - {"good"}:
-                row = table.loc[(method, category, f"recall[defect_type={kind}]")]
+                row = table.loc[(method, category, "recall", "defect_type", kind)]
                 assert row.value == float(kind not in blind) and row.n_images == 3
     # cut is one of 4 types of hazelnut and of 5 of carpet, with as many images as any other
-    missed = table.xs("missed_by_all", level="metric")
+    missed = table.xs(("missed_by_all", "", ""), level=("metric", "detail", "detail_value"))
     assert missed.value.to_dict() == {("all", "hazelnut"): 0.25, ("all", "carpet"): 0.2}
     assert missed.n_images.to_dict() == {("all", "hazelnut"): 12, ("all", "carpet"): 15}
     assert ((table.ci_low <= table.value) & (table.value <= table.ci_high)).all()
@@ -96,15 +118,20 @@ def test_parts_add_up_to_the_recall_of_the_cell(study):
     for (method, category), own in rows[rows.method != "all"].groupby(["method", "category"]):
         whole = evaluate_cell(study, "clean", method, category)["metrics"]["recall"]["value"]
         for name in ("defect_type", "size", "border", "contrast"):
-            part = own[own.metric.str.startswith(f"recall[{name}=")]
+            part = own[(own.metric == "recall") & (own.detail == name)]
             assert (part.value * part.n_images).sum() / part.n_images.sum() == pytest.approx(whole)
 
 
 def test_errors_are_listed_and_written(study):
     table = error_study.errors(study, "clean")
     stored = pd.read_csv(study.config.output_dir / "results" / "errors" / "clean.csv")
-    assert stored.id.tolist() == table.id.tolist() and stored.columns.tolist() == table.columns.tolist()
-    assert set(table.kind) == {"false_negative"}  # every good image scores below every defect that is seen
+    assert (
+        stored.id.tolist() == table.id.tolist()
+        and stored.columns.tolist() == table.columns.tolist()
+    )
+    assert set(table.kind) == {
+        "false_negative"
+    }  # every good image scores below every defect that is seen
     for method, blind in BLIND.items():
         own = table[table.method == method]
         assert set(own.defect_type) == blind and len(own) == 3 * len(blind) * len(study.categories)
@@ -115,11 +142,17 @@ def test_errors_are_listed_and_written(study):
 def test_hard_cases_come_first(study):
     cases = error_study.hard_cases(study, "threshold_only")
     assert cases.missed_by_all.tolist() == [True] * 6 + [False] * 21
-    assert set(cases.defect_type[:6]) == {"cut"} and set(cases.missed_by[:6]) == {"patchcore + padim"}
-    assert (cases.hardness[:6] == 1).all() and (cases.hardness[6:] == 0).all()  # of all good ones, of none
+    assert set(cases.defect_type[:6]) == {"cut"} and set(cases.missed_by[:6]) == {
+        "patchcore + padim"
+    }
+    assert (cases.hardness[:6] == 1).all() and (
+        cases.hardness[6:] == 0
+    ).all()  # of all good ones, of none
     assert set(cases[cases.missed_by == "padim"].defect_type) == {"hole"}
     assert ((cases.margin_padim < 0) == cases.defect_type.isin(BLIND["padim"])).all()
-    assert set(cases.source_id) == {s.id for name in study.categories for s in study.split(name)["test"] if s.label}
+    assert set(cases.source_id) == {
+        s.id for name in study.categories for s in study.split(name)["test"] if s.label
+    }
 
 
 def test_decisions_are_those_of_the_protocol(study):
@@ -127,16 +160,27 @@ def test_decisions_are_those_of_the_protocol(study):
     assert table.groupby("method").threshold.nunique().tolist() == [1, 1]
     assert (table.decision == (table.score >= table.threshold)).all()
     good = table[table.label == 0]
-    assert good.groupby(["method", "category"]).good_above.max().tolist() == [1.0] * 4  # the lowest: all are above
-    assert good.groupby(["method", "category"]).good_above.min().tolist() == pytest.approx([1 / 6] * 4)  # itself
+    assert (
+        good.groupby(["method", "category"]).good_above.max().tolist() == [1.0] * 4
+    )  # the lowest: all are above
+    assert good.groupby(["method", "category"]).good_above.min().tolist() == pytest.approx(
+        [1 / 6] * 4
+    )  # itself
 
 
 def test_tests_are_adjusted_over_all_questions(study):
     tests = error_study.margin_tests(study, "clean")
     assert len(tests) == 16 and (tests.p_holm >= tests.p).all()
     assert tests.p_holm.min() == pytest.approx(16 * tests.p.min())
-    separated = error_study.separations(study, "clean").set_index(["method", "category", "defect_type"]).image_auroc
-    assert separated["padim", "carpet", "hole"] == 0.0 and separated["patchcore", "carpet", "hole"] == 1.0
+    separated = (
+        error_study.separations(study, "clean")
+        .set_index(["method", "category", "defect_type"])
+        .image_auroc
+    )
+    assert (
+        separated["padim", "carpet", "hole"] == 0.0
+        and separated["patchcore", "carpet", "hole"] == 1.0
+    )
 
 
 def test_a_category_without_masks_has_rows_of_its_types_only(study, tmp_path):
@@ -147,13 +191,20 @@ def test_a_category_without_masks_has_rows_of_its_types_only(study, tmp_path):
     settings |= {"data.root": str(root), "workspace": str(tmp_path)}
     mine = open_study("folder", settings)
     table = pd.DataFrame(error_study.recall_rows(mine, "clean"))
-    kinds = table[table.category == "carpet"].metric.str.extract(r"\[(\w+)=")[0].dropna()
-    assert set(kinds) == {"defect_type"}
-    assert table[table.category == "hazelnut"].metric.str.startswith("recall[size=").any()
-    assert len(error_study.hard_cases(mine, "clean")) == 27 and error_study.defect_facts(mine, "carpet").empty
+    assert set(table[table.category == "carpet"].detail) - {""} == {"defect_type"}
+    assert (table[table.category == "hazelnut"].detail == "size").any()
+    assert (
+        len(error_study.hard_cases(mine, "clean")) == 27
+        and error_study.defect_facts(mine, "carpet").empty
+    )
     shutil.rmtree(root / "hazelnut" / "ground_truth")
     none = open_study("folder", settings)
     rows = pd.DataFrame(error_study.recall_rows(none, "clean"))
-    assert error_study.margin_tests(none, "clean").p.notna().sum() == 4  # that of the type, for each cell
-    for figure in (plot_recall_by_property(rows, "clean"), plot_margin_area(error_study.defects(none, "clean"))):
+    assert (
+        error_study.margin_tests(none, "clean").p.notna().sum() == 4
+    )  # that of the type, for each cell
+    for figure in (
+        plot_recall_by_property(rows, "clean"),
+        plot_margin_area(error_study.defects(none, "clean")),
+    ):
         assert "no masks" in figure.axes[0].texts[0].get_text()

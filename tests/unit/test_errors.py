@@ -1,4 +1,6 @@
-"""Errors, bins, recall, agreement and rank tests: worked by hand, and against independent implementations."""
+"""Errors, bins, recall, agreement and rank tests: worked by hand, and against independent
+implementations.
+"""
 
 import numpy as np
 import pandas as pd
@@ -6,7 +8,8 @@ import pytest
 from scipy import stats
 
 from nbhelpers.errors import DataError
-from nbhelpers.evaluation.errors import (
+from nbhelpers.evaluation.bootstrap import share_interval
+from nbhelpers.evaluation.misses import (
     BORDER_LIMITS,
     agreement,
     bin_defects,
@@ -18,8 +21,7 @@ from nbhelpers.evaluation.errors import (
     recall_by,
     separation,
 )
-from nbhelpers.evaluation.statistics import share_interval
-from nbhelpers.models.detector import Predictions
+from nbhelpers.predictions import Predictions
 
 
 def predictions(scores, labels, types=None):
@@ -27,26 +29,42 @@ def predictions(scores, labels, types=None):
     n = len(scores)
     types = types or ["crack" if label else "good" for label in labels]
     empty = np.zeros((n, 2, 2))
-    return Predictions(np.array(scores, np.float32), empty.astype(np.float32), empty.astype(np.uint8), np.ones(n, bool),
-                       np.array(labels), tuple(types), tuple("abcdefgh"[:n]))
+    return Predictions(
+        np.array(scores, np.float32),
+        empty.astype(np.float32),
+        empty.astype(np.uint8),
+        np.ones(n, bool),
+        np.array(labels),
+        tuple(types),
+        tuple("abcdefgh"[:n]),
+    )
 
 
 def facts(areas, border=None, contrast=None, category="nut"):
     n = len(areas)
-    return pd.DataFrame({
-        "category": category, "image": [f"{category}{i}" for i in range(n)], "area_percent": areas,
-        "border_distance": border if border is not None else [0.1] * n,
-        "contrast_delta_e": contrast if contrast is not None else list(range(n)),
-    })
+    return pd.DataFrame(
+        {
+            "category": category,
+            "image": [f"{category}{i}" for i in range(n)],
+            "area_percent": areas,
+            "border_distance": border if border is not None else [0.1] * n,
+            "contrast_delta_e": contrast if contrast is not None else list(range(n)),
+        }
+    )
 
 
 def test_errors_by_hand_worst_first():
-    table = error_table(predictions([1.0, 6.5, 4.0, 3.0, 9.0, 0.5], [0, 0, 0, 1, 1, 1]), threshold=4.0)
-    # b: good at 6.5; c: good exactly at the threshold, which counts as anomalous; d and f: defects below it
+    table = error_table(
+        predictions([1.0, 6.5, 4.0, 3.0, 9.0, 0.5], [0, 0, 0, 1, 1, 1]), threshold=4.0
+    )
+    # b: good at 6.5; c: good exactly at the threshold, which counts as anomalous; d and f: defects
+    # below it
     assert table.to_dict("list") == {
-        "id": ["f", "b", "d", "c"], "defect_type": ["crack", "good", "crack", "good"],
+        "id": ["f", "b", "d", "c"],
+        "defect_type": ["crack", "good", "crack", "good"],
         "kind": ["false_negative", "false_positive", "false_negative", "false_positive"],
-        "score": [0.5, 6.5, 3.0, 4.0], "margin": [-3.5, 2.5, -1.0, 0.0],
+        "score": [0.5, 6.5, 3.0, 4.0],
+        "margin": [-3.5, 2.5, -1.0, 0.0],
     }
     assert error_table(predictions([1.0, 9.0], [0, 1]), threshold=4.0).empty
 
@@ -58,7 +76,9 @@ def test_a_threshold_between_two_float32_scores_is_compared_in_float64():
 
 
 def test_bins_by_hand():
-    binned = bin_defects(facts([5.0, 1.0, 3.0, 2.0, 9.0, 4.0], border=[0.0, 0.2, 0.21, 0.6, 0.61, 1.0]))
+    binned = bin_defects(
+        facts([5.0, 1.0, 3.0, 2.0, 9.0, 4.0], border=[0.0, 0.2, 0.21, 0.6, 0.61, 1.0])
+    )
     assert binned["size"].tolist() == ["large", "small", "medium", "small", "large", "medium"]
     assert binned["border"].tolist() == ["near", "near", "middle", "middle", "far", "far"]
     assert binned["contrast"].tolist() == ["low", "low", "medium", "medium", "high", "high"]
@@ -67,14 +87,20 @@ def test_bins_by_hand():
     assert tuple(limits.loc["border", ["low", "high"]]) == BORDER_LIMITS
 
 
-@pytest.mark.parametrize(("areas", "expected"), [
-    ([1.0, 2.0, 3.0, 4.0], ["small", "small", "medium", "large"]),
-    ([1.0, 1.0, 1.0, 1.0, 2.0, 3.0], ["small"] * 4 + ["large", "large"]),  # a tie is never torn apart
-    ([3.0, 3.0, 3.0, 3.0, 2.0, 1.0], ["medium"] * 4 + ["small", "small"]),
-    ([1.0, 2.0], ["all", "all"]),
-    ([7.0, 7.0, 7.0, 7.0], ["all"] * 4),
-    ([1.0, 2.0, float("nan"), 3.0], ["small", "medium", None, "large"]),
-])
+@pytest.mark.parametrize(
+    ("areas", "expected"),
+    [
+        ([1.0, 2.0, 3.0, 4.0], ["small", "small", "medium", "large"]),
+        (
+            [1.0, 1.0, 1.0, 1.0, 2.0, 3.0],
+            ["small"] * 4 + ["large", "large"],
+        ),  # a tie is never torn apart
+        ([3.0, 3.0, 3.0, 3.0, 2.0, 1.0], ["medium"] * 4 + ["small", "small"]),
+        ([1.0, 2.0], ["all", "all"]),
+        ([7.0, 7.0, 7.0, 7.0], ["all"] * 4),
+        ([1.0, 2.0, float("nan"), 3.0], ["small", "medium", None, "large"]),
+    ],
+)
 def test_ties_and_few_defects(areas, expected):
     bins = bin_defects(facts(areas))["size"]
     assert [None if pd.isna(name) else name for name in bins] == expected
@@ -90,23 +116,39 @@ def test_bins_do_not_depend_on_the_order_and_are_thirds():
         assert sizes.sum() == n and sizes.max() - sizes.min() <= 1
         # nested: every small one is smaller than every medium one, and so on
         ends = once.groupby("size").area_percent.agg(["min", "max"])
-        assert ends["max"]["small"] < ends["min"]["medium"] and ends["max"]["medium"] < ends["min"]["large"]
+        assert (
+            ends["max"]["small"] < ends["min"]["medium"]
+            and ends["max"]["medium"] < ends["min"]["large"]
+        )
 
 
 def test_each_category_has_its_own_thirds():
-    both = pd.concat([facts([1.0, 2.0, 3.0]), facts([100.0, 200.0, 300.0], category="mat")], ignore_index=True)
+    both = pd.concat(
+        [facts([1.0, 2.0, 3.0]), facts([100.0, 200.0, 300.0], category="mat")], ignore_index=True
+    )
     assert bin_defects(both)["size"].tolist() == ["small", "medium", "large"] * 2
     assert bin_limits(both.iloc[:0]).empty and bin_defects(both.iloc[:0]).columns[-3:].tolist() == [
-        "size", "border", "contrast"]
+        "size",
+        "border",
+        "contrast",
+    ]
 
 
 def test_recall_by_hand():
-    table = recall_by([True, False, True, True, False], ["a", "a", "b", "b", float("nan")], level=0.95)
-    assert table[["group", "n", "recall"]].to_dict("list") == {"group": ["a", "b"], "n": [2, 2], "recall": [0.5, 1.0]}
+    table = recall_by(
+        [True, False, True, True, False], ["a", "a", "b", "b", float("nan")], level=0.95
+    )
+    assert table[["group", "n", "recall"]].to_dict("list") == {
+        "group": ["a", "b"],
+        "n": [2, 2],
+        "recall": [0.5, 1.0],
+    }
     # all of n found: the lower end solves p^n = 0.025
-    assert table.ci_low[1] == pytest.approx(0.025 ** 0.5) and table.ci_high[1] == 1.0
+    assert table.ci_low[1] == pytest.approx(0.025**0.5) and table.ci_high[1] == 1.0
     # one of two: 1 - (1 - p)^2 = 0.025 below, p^2 = 1 - 0.025 from above
-    assert table.ci_low[0] == pytest.approx(1 - 0.975 ** 0.5) and table.ci_high[0] == pytest.approx(0.975 ** 0.5)
+    assert table.ci_low[0] == pytest.approx(1 - 0.975**0.5) and table.ci_high[0] == pytest.approx(
+        0.975**0.5
+    )
 
 
 def test_intervals_agree_with_the_beta_distribution():
@@ -115,7 +157,9 @@ def test_intervals_agree_with_the_beta_distribution():
         tail = (1 - level) / 2
         assert share == hits / n
         assert low == pytest.approx(stats.beta.ppf(tail, hits, n - hits + 1) if hits else 0.0)
-        assert high == pytest.approx(stats.beta.ppf(1 - tail, hits + 1, n - hits) if hits < n else 1.0)
+        assert high == pytest.approx(
+            stats.beta.ppf(1 - tail, hits + 1, n - hits) if hits < n else 1.0
+        )
 
 
 def test_recalls_of_the_groups_add_up_to_the_recall():
@@ -150,9 +194,13 @@ def test_separation_by_hand():
     labels, scores = [0, 0, 0, 0, 1, 1, 1], [1.0, 2.0, 3.0, 4.0, 2.5, 5.0, 6.0]
     table = separation(labels, scores, ["good"] * 4 + ["cut", "hole", "hole"])
     assert table[["defect_type", "n", "image_auroc"]].to_dict("list") == {
-        "defect_type": ["cut", "hole"], "n": [1, 2], "image_auroc": [0.5, 1.0]}
+        "defect_type": ["cut", "hole"],
+        "n": [1, 2],
+        "image_auroc": [0.5, 1.0],
+    }
     assert table.ks.tolist() == [0.5, 1.0]
-    # all 15 orders of 2 defects among 6 images are equally likely; the two extreme ones are as far apart as this
+    # all 15 orders of 2 defects among 6 images are equally likely; the two extreme ones are as far
+    # apart as this
     assert table.ks_pvalue[1] == pytest.approx(2 / 15)
 
 
@@ -160,28 +208,40 @@ def test_separation_does_not_move_with_the_scale():
     rng = np.random.default_rng(5)
     labels, scores = np.repeat([0, 1], 20), rng.normal(size=40)
     types = ["good"] * 20 + ["a"] * 9 + ["b"] * 11
-    pd.testing.assert_frame_equal(separation(labels, scores, types), separation(labels, np.exp(2 * scores), types))
+    pd.testing.assert_frame_equal(
+        separation(labels, scores, types), separation(labels, np.exp(2 * scores), types)
+    )
 
 
 def known_defects(n=12, seed=0):
     rng = np.random.default_rng(seed)
     return facts(rng.lognormal(size=n), border=rng.random(n), contrast=rng.random(n)).assign(
-        margin=rng.normal(size=n), defect_type=["cut", "hole", "print"] * (n // 3))
+        margin=rng.normal(size=n), defect_type=["cut", "hole", "print"] * (n // 3)
+    )
 
 
 def test_a_margin_that_follows_the_area_is_found_whatever_its_shape():
     table = known_defects().assign(margin=lambda t: np.log(t.area_percent) - 5)
     tests = margin_tests(table).set_index("property")
-    assert tests.statistic["size"] == pytest.approx(1.0) and tests.p["size"] < 1e-6 and tests.n["size"] == 12
-    pd.testing.assert_frame_equal(margin_tests(table), margin_tests(table.assign(area_percent=table.area_percent ** 3)))
+    assert (
+        tests.statistic["size"] == pytest.approx(1.0)
+        and tests.p["size"] < 1e-6
+        and tests.n["size"] == 12
+    )
+    pd.testing.assert_frame_equal(
+        margin_tests(table), margin_tests(table.assign(area_percent=table.area_percent**3))
+    )
 
 
 def test_rank_tests_by_hand():
-    table = facts([1.0, 2.0, 3.0, 4.0], border=[0.1, 0.2, 0.3, 0.4], contrast=[4.0, 3.0, 2.0, 1.0]).assign(
-        margin=[10.0, 30.0, 20.0, 40.0], defect_type=["a", "a", "b", "b"])
+    table = facts(
+        [1.0, 2.0, 3.0, 4.0], border=[0.1, 0.2, 0.3, 0.4], contrast=[4.0, 3.0, 2.0, 1.0]
+    ).assign(margin=[10.0, 30.0, 20.0, 40.0], defect_type=["a", "a", "b", "b"])
     tests = margin_tests(table).set_index("property")
     # ranks 1 3 2 4 against 1 2 3 4: rho = 1 - 6 * (0 + 1 + 1 + 0) / (4 * 15) = 0.8
-    assert tests.statistic[["size", "border", "contrast"]].tolist() == pytest.approx([0.8, 0.8, -0.8])
+    assert tests.statistic[["size", "border", "contrast"]].tolist() == pytest.approx(
+        [0.8, 0.8, -0.8]
+    )
     # rank sums 4 and 6: H = 12 / (4 * 5) * (16 / 2 + 36 / 2) - 3 * 5 = 0.6
     assert tests.statistic["defect_type"] == pytest.approx(0.6)
     assert tests.p["defect_type"] == pytest.approx(stats.chi2.sf(0.6, df=1))
@@ -195,8 +255,20 @@ def test_chance_is_called_a_pattern_no_more_often_than_said():
 
 def test_what_cannot_be_tested_has_no_p_value():
     table = known_defects(3)
-    unmasked = margin_tests(table.assign(area_percent=np.nan, border_distance=np.nan, contrast_delta_e=np.nan))
-    assert unmasked.n.tolist() == [0, 0, 0, 3] and unmasked.p.isna().tolist() == [True, True, True, False]
+    unmasked = margin_tests(
+        table.assign(area_percent=np.nan, border_distance=np.nan, contrast_delta_e=np.nan)
+    )
+    assert unmasked.n.tolist() == [0, 0, 0, 3] and unmasked.p.isna().tolist() == [
+        True,
+        True,
+        True,
+        False,
+    ]
     flat = margin_tests(table.assign(margin=1.0))
     assert flat.p.isna().all() and flat.statistic.isna().all()
-    assert margin_tests(table.assign(defect_type="cut")).p.isna().tolist() == [False, False, False, True]
+    assert margin_tests(table.assign(defect_type="cut")).p.isna().tolist() == [
+        False,
+        False,
+        False,
+        True,
+    ]

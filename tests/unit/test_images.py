@@ -62,7 +62,9 @@ def test_shrinking_averages_areas():
     checker = np.kron([[0, 255], [255, 0]], np.ones((4, 4))).astype(np.uint8)  # (8, 8)
     image = np.repeat(checker[:, :, None], 3, axis=2)
     assert (resize_image(image, 2)[:, :, 0] == [[0, 255], [255, 0]]).all()
-    fine = np.tile(np.array([[0, 255], [255, 0]], np.uint8), (4, 4))  # one cell holds as much black as white
+    fine = np.tile(
+        np.array([[0, 255], [255, 0]], np.uint8), (4, 4)
+    )  # one cell holds as much black as white
     assert (resize_image(np.repeat(fine[:, :, None], 3, axis=2), 4) == 128).all()
 
 
@@ -121,15 +123,23 @@ def test_batches_tolerate_missing_masks_and_mixed_sizes(tmp_path):
 
 def test_training_refuses_defects_and_shuffling_is_seeded(tmp_path):
     samples = samples_on_disk(tmp_path)
-    with pytest.raises(DataError, match="1.png: training takes good images only, found defect type 'crack'"):
+    with pytest.raises(
+        DataError, match="1.png: training takes good images only, found defect type 'crack'"
+    ):
         SampleDataset(samples, 16, phase="train")
-    orders = [[s.id for b in make_loader(samples, 16, 2, shuffle_seed=seed) for s in b.samples] for seed in (1, 1, 2)]
+    orders = [
+        [s.id for b in make_loader(samples, 16, 2, shuffle_seed=seed) for s in b.samples]
+        for seed in (1, 1, 2)
+    ]
     assert orders[0] == orders[1] and sorted(orders[0]) == sorted(orders[2])
 
 
 def test_workers_and_their_knobs_reach_the_loader(tmp_path):
-    loader = make_loader(samples_on_disk(tmp_path), 16, 2, num_workers=2, prefetch_factor=3, persistent_workers=True)
+    loader = make_loader(
+        samples_on_disk(tmp_path), 16, 2, num_workers=2, prefetch_factor=3, persistent_workers=True
+    )
     assert (loader.num_workers, loader.prefetch_factor, loader.persistent_workers) == (2, 3, True)
     torch.testing.assert_close(
-        torch.cat([b.images for b in loader]), torch.cat([b.images for b in make_loader(loader.dataset.samples, 16, 2)])
+        torch.cat([b.images for b in loader]),
+        torch.cat([b.images for b in make_loader(loader.dataset.samples, 16, 2)]),
     )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nbhelpers.data.images import write_png
-from nbhelpers.data.layout import count_parts, find_categories, natural_key, scan, scan_category, to_table
+from nbhelpers.data.layout import count_parts, find_categories, natural_key, scan_category, to_table
 from nbhelpers.errors import DataError
 
 
@@ -26,22 +26,30 @@ def fill(root, category="nut", masks=True, defects=("crack", "hole")):
 def test_scan_finds_all_with_masks(tmp_path):
     samples = scan_category(fill(tmp_path), "nut")
     assert count_parts(samples) == (3, 2, 4)
-    assert [s.id for s in samples][:4] == [f"nut/train/good/{i}.png" for i in range(3)] + ["nut/test/good/0.png"]
+    assert [s.id for s in samples][:4] == [f"nut/train/good/{i}.png" for i in range(3)] + [
+        "nut/test/good/0.png"
+    ]
     assert all((s.mask is not None) == bool(s.label) for s in samples)
     assert samples[-1].defect_type == "hole" and samples[-1].mask.name == "1_mask.png"
-    assert list(to_table(samples).columns) == ["category", "split", "defect", "label", "image", "mask"]
+    assert list(to_table(samples).columns) == [
+        "category",
+        "split",
+        "defect",
+        "label",
+        "image",
+        "mask",
+    ]
 
 
 def test_masks_are_optional(tmp_path):
-    assert all(s.mask is None for s in scan(fill(tmp_path, masks=False)))
+    assert all(s.mask is None for s in scan_category(fill(tmp_path, masks=False), "nut"))
 
 
 def test_several_categories_and_detection(tmp_path):
     fill(fill(tmp_path, "nut"), "bolt")
     (tmp_path / "notes").mkdir()
     assert find_categories(tmp_path) == ["bolt", "nut"]
-    assert {s.category for s in scan(tmp_path)} == {"bolt", "nut"}
-    assert {s.category for s in scan(tmp_path, ["nut"])} == {"nut"}
+    assert {s.category for s in scan_category(tmp_path, "nut")} == {"nut"}
 
 
 def test_files_come_in_natural_order():
@@ -49,14 +57,31 @@ def test_files_come_in_natural_order():
     assert sorted(names, key=natural_key) == ["2.png", "10.png", "a.png", "img_9.png", "img_10.png"]
 
 
-@pytest.mark.parametrize(("spoil", "said"), [
-    (lambda r: (r / "nut" / "ground_truth" / "crack" / "0_mask.png").unlink(), "expected its mask"),
-    (lambda r: (r / "nut" / "test" / "crack" / "0.png").unlink(), "has no image"),
-    (lambda r: [p.unlink() for p in (r / "nut" / "train" / "good").iterdir()], "expected images"),
-    (lambda r: [p.unlink() for p in (r / "nut" / "test" / "hole").iterdir()], "expected images"),
-    (lambda r: (r / "nut" / "test" / "good").rename(r / "nut" / "test" / "fine"), "test/good"),
-    (lambda r: (r / "nut" / "test" / "good" / "0.png").rename(r / "nut" / "test" / "good" / "1.jpg"), "share a stem"),
-])
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (
+            lambda r: (r / "nut" / "ground_truth" / "crack" / "0_mask.png").unlink(),
+            "expected its mask",
+        ),
+        (lambda r: (r / "nut" / "test" / "crack" / "0.png").unlink(), "has no image"),
+        (
+            lambda r: [p.unlink() for p in (r / "nut" / "train" / "good").iterdir()],
+            "expected images",
+        ),
+        (
+            lambda r: [p.unlink() for p in (r / "nut" / "test" / "hole").iterdir()],
+            "expected images",
+        ),
+        (lambda r: (r / "nut" / "test" / "good").rename(r / "nut" / "test" / "fine"), "test/good"),
+        (
+            lambda r: (r / "nut" / "test" / "good" / "0.png").rename(
+                r / "nut" / "test" / "good" / "1.jpg"
+            ),
+            "share a stem",
+        ),
+    ],
+)
 def test_a_wrong_folder_is_named(tmp_path, spoil, said):
     spoil(fill(tmp_path))
     with pytest.raises(DataError, match=said) as error:

@@ -18,7 +18,10 @@ from nbhelpers.evaluation.metrics import (
 def heavy_tailed(seed=0, images=12, side=40, digits=None):
     """Maps whose defects score up to thousands (P08), some images good, regions of many sizes."""
     rng = np.random.default_rng(seed)
-    maps, masks = rng.lognormal(0, 0.7, (images, side, side)), np.zeros((images, side, side), np.uint8)
+    maps, masks = (
+        rng.lognormal(0, 0.7, (images, side, side)),
+        np.zeros((images, side, side), np.uint8),
+    )
     for i in range(images * 2 // 3):
         for _ in range(rng.integers(1, 4)):
             y, x = rng.integers(0, side - 12, 2)
@@ -47,7 +50,9 @@ def slow_aupro(maps, masks, limit):
     normal = maps[masks == 0]
     thresholds = np.unique(maps)[::-1]
     fpr = np.array([0.0] + [(normal >= t).mean() for t in thresholds])
-    pro = np.array([0.0] + [np.mean([(region >= t).mean() for region in regions]) for t in thresholds])
+    pro = np.array(
+        [0.0] + [np.mean([(region >= t).mean() for region in regions]) for t in thresholds]
+    )
     x = np.unique(np.append(fpr[fpr <= limit], limit))
     area = 0.0
     for a, b in zip(x[:-1], x[1:], strict=True):
@@ -61,7 +66,12 @@ def slow_aupro(maps, masks, limit):
 def test_image_metrics_by_hand():
     labels, scores = [0, 0, 0, 1, 1], [0.1, 0.4, 0.6, 0.5, 0.9]
     m = image_metrics(labels, scores, 0.5)
-    assert {name: m[name] for name in ("tp", "tn", "fp", "fn")} == {"tp": 2, "tn": 2, "fp": 1, "fn": 0}
+    assert {name: m[name] for name in ("tp", "tn", "fp", "fn")} == {
+        "tp": 2,
+        "tn": 2,
+        "fp": 1,
+        "fn": 0,
+    }
     assert m["specificity"] == pytest.approx(2 / 3)
     assert m["precision"] == pytest.approx(2 / 3)
     assert m["recall"] == 1
@@ -76,7 +86,9 @@ def test_image_metrics_by_hand():
 
 
 def test_published_trivial_baselines():
-    """Everything anomalous on the reference study's test sets (good, defect) gives .710, .818, .840."""
+    """Everything anomalous on the reference study's test sets (good, defect) gives .710, .818,
+    .840.
+    """
     for good, defect, expected in ((40, 49, 0.710), (28, 63, 0.818), (32, 84, 0.840)):
         labels = np.r_[np.zeros(good), np.ones(defect)]
         m = image_metrics(labels, np.arange(labels.size), -1.0)
@@ -89,7 +101,9 @@ def test_kernel_equals_sklearn_on_ties(seed):
     rng = np.random.default_rng(seed)
     labels, scores = rng.integers(0, 2, 200), rng.integers(0, 15, 200)
     descending = [(scores == s) for s in np.unique(scores)[::-1]]
-    curve = curve_metrics([labels[b].sum() for b in descending], [(1 - labels[b]).sum() for b in descending])
+    curve = curve_metrics(
+        [labels[b].sum() for b in descending], [(1 - labels[b]).sum() for b in descending]
+    )
     assert curve["auroc"] == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
     assert curve["ap"] == pytest.approx(average_precision_score(labels, scores), abs=1e-12)
     m = image_metrics(labels, scores, 7)
@@ -109,7 +123,10 @@ def test_decision_is_at_or_above_and_in_float64():
     high = np.nextafter(low, np.float32(2))
     middle = (float(low) + float(high)) / 2
     scores = np.array([low, high])
-    assert (scores >= middle).tolist() == [True, True]  # numpy rounds the threshold onto the lower score
+    assert (scores >= middle).tolist() == [
+        True,
+        True,
+    ]  # numpy rounds the threshold onto the lower score
     assert decide(scores, middle).tolist() == [False, True]
 
 
@@ -171,7 +188,9 @@ def test_aupro_equals_anomalib(digits):
 
 
 def test_aupro_ramp_by_hand():
-    """Ten normal pixels tied with a one-pixel region: PRO rises as FPR does, so the area to 0.3 is 0.15."""
+    """Ten normal pixels tied with a one-pixel region: PRO rises as FPR does, so the area to 0.3 is
+    0.15.
+    """
     masks = np.zeros((1, 1, 11), np.uint8)
     masks[0, 0, 4] = 1
     m = pixel_metrics(np.ones((1, 1, 11), np.float32), masks)
@@ -179,8 +198,8 @@ def test_aupro_ramp_by_hand():
     assert m["aupro_005"] == pytest.approx(0.025)
     assert m["pixel_auroc"] == 0.5
     assert m["pixel_ap"] == pytest.approx(1 / 11)
-    # One of 5 normals above the defect, four below: FPR 0.2 is reached before any overlap, then PRO is 1,
-    # so (0.3 - 0.2) / 0.3 of the area is left, and nothing of it below 0.05.
+    # One of 5 normals above the defect, four below: FPR 0.2 is reached before any overlap, then PRO
+    # is 1, so (0.3 - 0.2) / 0.3 of the area is left, and nothing of it below 0.05.
     masks = np.array([[[0, 1, 0, 0, 0, 0]]], np.uint8)
     m = pixel_metrics(np.array([[[9.0, 5.0, 4.0, 3.0, 2.0, 1.0]]], np.float32), masks)
     assert m["aupro"] == pytest.approx(1 / 3)
@@ -217,7 +236,9 @@ def test_good_images_count_for_the_false_positive_rate():
     maps, masks = heavy_tailed(3)
     maps[masks.sum(axis=(1, 2)) == 0] *= 3  # false alarms on good images only
     seen = masks.any(axis=(1, 2))
-    assert pixel_metrics(maps, masks)["aupro"] < pixel_metrics(maps[seen], masks[seen])["aupro"] - 0.01
+    assert (
+        pixel_metrics(maps, masks)["aupro"] < pixel_metrics(maps[seen], masks[seen])["aupro"] - 0.01
+    )
 
 
 def test_rank_metrics_ignore_monotone_rescaling():

@@ -1,4 +1,6 @@
-"""The protocol over a small study of two methods: what must be equal, what must not run again, rows worked by hand."""
+"""The protocol over a small study of two methods: what must be equal, what must not run again, rows
+worked by hand.
+"""
 
 import json
 
@@ -6,22 +8,43 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from nbhelpers.analyses import all as table
+from nbhelpers.analyses import differences, refits, thresholds
+from nbhelpers.analyses import global_model as pooled
+from nbhelpers.analyses import method_tests as methods
+from nbhelpers.analyses import scenarios as cells
+from nbhelpers.analyses.cross_scores import cross_scores
 from nbhelpers.evaluation.metrics import decide
-from nbhelpers.evaluation.scenarios import difference_name
 from nbhelpers.evaluation.significance import delong, holm
 from nbhelpers.models.backbones import Backbone
-from nbhelpers.protocol import cells, differences, methods, pooled, refits, table, thresholds
-from nbhelpers.reporting.tables import qualified
+from nbhelpers.results.numbers import Results
+from nbhelpers.results.table import MACRO, plain
+from nbhelpers.results.views import qualified
 from nbhelpers.study import open_study
 
 SMALL = {
-    "methods": ["patchcore", "padim"], "autoencoder.architectures": [],
-    "data.categories": ["hazelnut", "carpet"], "data.image_size": 96,
+    "methods": ["patchcore", "padim"],
+    "autoencoder.architectures": [],
+    "data.categories": ["hazelnut", "carpet"],
+    "data.image_size": 96,
     "data.synthetic": {"size": 96, "train_good": 15, "test_good": 8, "per_defect": 3},
-    "evaluation.bootstrap_draws": 100, "evaluation.conformal_folds": 2, "padim.n_features": 20,
-    "evaluation.target_fprs": [0.1, 0.3], "padim.seeds": [42, 43],
+    "evaluation.bootstrap_draws": 100,
+    "evaluation.conformal_folds": 2,
+    "padim.n_features": 20,
+    "evaluation.target_fprs": [0.1, 0.3],
+    "padim.seeds": [42, 43],
 }
-FREE = ["image_auroc", "image_ap", "f1_max", "pixel_auroc", "pixel_ap", "pixel_f1", "aupro", "aupro_005", "aupimo"]
+FREE = [
+    "image_auroc",
+    "image_ap",
+    "f1_max",
+    "pixel_auroc",
+    "pixel_ap",
+    "pixel_f1",
+    "aupro",
+    "aupro_005",
+    "aupimo",
+]
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +57,10 @@ def study(workspace):
     """All scenarios run, all parts of the table made that the report would ask for."""
     study = open_study("tiny", {**SMALL, "workspace": workspace})
     for scenario in study.config.scenarios:
-        cells.run_scenario(study, scenario)
-    for part in table.parts(study):
+        table.run_scenario(study, scenario)
+    for part in table.all_parts(study):
         if not part.optional:
-            table.rows(study, part)
+            part.rows()
     return study
 
 
@@ -46,18 +69,35 @@ def metrics(study):
     return table.write_metrics(study)
 
 
-def cell(metrics, scenario, method, category):
-    own = metrics[(metrics.scenario == scenario) & (metrics.method == method) & (metrics.category == category)]
+def cell(metrics, scenario, method, category, against=""):
+    """Plain metrics of a cell, or what of it is left when another scenario is subtracted."""
+    own = metrics[
+        (metrics.scenario == scenario)
+        & (metrics.method == method)
+        & (metrics.category == category)
+        & (metrics.against == against)
+        & (metrics.against_method == "")
+        & (metrics.detail == "")
+    ]
     return own.set_index("metric")
+
+
+@pytest.fixture(scope="module")
+def results(metrics):
+    return Results(metrics)
 
 
 def test_a_new_threshold_leaves_every_threshold_free_metric_as_it_was(study, metrics):
     for method, category in study.cells:
-        before, after = (cell(metrics, name, method, category) for name in ("no_adaptation", "threshold_only"))
+        before, after = (
+            cell(metrics, name, method, category) for name in ("no_adaptation", "threshold_only")
+        )
         shared = [name for name in FREE if name in before.index]
         assert len(shared) > 5
-        pd.testing.assert_frame_equal(before.loc[shared, ["value", "ci_low", "ci_high"]],
-                                      after.loc[shared, ["value", "ci_low", "ci_high"]])
+        pd.testing.assert_frame_equal(
+            before.loc[shared, ["value", "ci_low", "ci_high"]],
+            after.loc[shared, ["value", "ci_low", "ci_high"]],
+        )
 
 
 def test_nothing_after_predictions_runs_or_loads_a_network(study, metrics, workspace, monkeypatch):
@@ -71,10 +111,10 @@ def test_nothing_after_predictions_runs_or_loads_a_network(study, metrics, works
         if not made.name.startswith("seeds_"):  # refits are no step after predictions
             made.unlink()
     for scenario in again.config.scenarios:
-        cells.run_scenario(again, scenario)
-    for part in table.parts(again):
+        table.run_scenario(again, scenario)
+    for part in table.all_parts(again):
         if not part.optional:
-            table.rows(again, part)
+            part.rows()
     table.write_metrics(again)
     assert counted == []
     assert (folder / "metrics.csv").read_bytes() == text
@@ -82,56 +122,85 @@ def test_nothing_after_predictions_runs_or_loads_a_network(study, metrics, works
 
 def test_removing_one_predictions_file_makes_that_one_again(study, metrics):
     def stamps():
-        return {p: p.stat().st_mtime_ns for p in study.config.output_dir.rglob("*.meta.json")
-                if "predictions" in p.parts or "models" in p.parts}
+        return {
+            p: p.stat().st_mtime_ns
+            for p in study.config.output_dir.rglob("*.meta.json")
+            if "predictions" in p.parts or "models" in p.parts
+        }
 
     before = stamps()
-    path = study.predictions_path("padim", "carpet", "shift", "shift", "test")
+    path = study.predicted("padim", "carpet", fitted_on="shift", domain="shift", split="test").path
     content = path.read_bytes()
     path.unlink()
-    cells.run_scenario(study, "full_adaptation")
+    table.run_scenario(study, "full_adaptation")
     changed = [made for made, time in stamps().items() if before[made] != time]
     assert changed == [path.with_name("shift_test.npz.meta.json")]
     assert path.read_bytes() == content
 
 
 def test_steps_add_up_and_macro_is_the_mean(study, metrics):
-    path = [("clean", "no_adaptation"), ("no_adaptation", "threshold_only"), ("threshold_only", "full_adaptation")]
+    path = [
+        ("clean", "no_adaptation"),
+        ("no_adaptation", "threshold_only"),
+        ("threshold_only", "full_adaptation"),
+    ]
     for method in study.config.methods:
-        for category in (*study.categories, "macro"):
-            steps = [cell(metrics, difference_name(*pair), method, category) for pair in path]
-            whole = cell(metrics, difference_name("clean", "full_adaptation"), method, category)
+        for category in (*study.categories, MACRO):
+            steps = [cell(metrics, after, method, category, before) for before, after in path]
+            whole = cell(metrics, "full_adaptation", method, category, "clean")
             for name in ("image_auroc", "specificity", "f1"):
-                assert sum(step.value[name] for step in steps) == pytest.approx(whole.value[name], abs=1e-9)
-        name = difference_name(*path[0])
-        parts = [cell(metrics, name, method, category).value.image_auroc for category in study.categories]
-        assert cell(metrics, name, method, "macro").value.image_auroc == pytest.approx(np.mean(parts))
+                assert sum(step.value[name] for step in steps) == pytest.approx(
+                    whole.value[name], abs=1e-9
+                )
+        step = ("no_adaptation", method)
+        parts = [
+            cell(metrics, *step, category, "clean").value.image_auroc
+            for category in study.categories
+        ]
+        assert cell(metrics, *step, MACRO, "clean").value.image_auroc == pytest.approx(
+            np.mean(parts)
+        )
+    assert (metrics.macro == (metrics.category == MACRO)).all()
 
 
 def test_a_difference_is_that_of_its_two_cells(study, metrics):
     for method, category in study.cells:
-        before, after = (cell(metrics, name, method, category).value for name in ("clean", "no_adaptation"))
-        found = cell(metrics, "no_adaptation - clean", method, category)
-        assert found.value.image_auroc == pytest.approx(after.image_auroc - before.image_auroc, abs=1e-9)
+        before, after = (
+            cell(metrics, name, method, category).value for name in ("clean", "no_adaptation")
+        )
+        found = cell(metrics, "no_adaptation", method, category, "clean")
+        assert found.value.image_auroc == pytest.approx(
+            after.image_auroc - before.image_auroc, abs=1e-9
+        )
         assert found.ci_low.image_auroc <= found.ci_high.image_auroc
-    moved = metrics[(metrics.scenario == "threshold_only - no_adaptation") & (metrics.metric == "image_auroc")]
-    assert (moved[["value", "ci_low", "ci_high"]] == 0).all(axis=None)
+    moved = metrics[
+        (metrics.scenario == "threshold_only")
+        & (metrics.against == "no_adaptation")
+        & (metrics.metric == "image_auroc")
+    ]
+    assert len(moved) and (moved[["value", "ci_low", "ci_high"]] == 0).all(axis=None)
 
 
 def test_recovered_shares_by_hand(study, metrics):
-    shares = metrics[metrics.metric.str.startswith("recovered_share")]
+    shares = metrics[(metrics.metric == "recovered_share") & (metrics.detail == "metric")]
     assert len(shares)
-    for row in shares[shares.category != "macro"].itertuples():
-        name = row.metric.split("=")[1].rstrip("]")
-        clean, none, adapted = (cell(metrics, s, row.method, row.category).value[name]
-                                for s in ("clean", "no_adaptation", row.scenario))
+    for row in shares[~shares.macro].itertuples():
+        name = row.detail_value
+        clean, none, adapted = (
+            cell(metrics, s, row.method, row.category).value[name]
+            for s in ("clean", "no_adaptation", row.scenario)
+        )
         assert row.value == pytest.approx((adapted - none) / (clean - none), rel=1e-6)
-        loss = cell(metrics, "no_adaptation - clean", row.method, row.category)
+        loss = cell(metrics, "no_adaptation", row.method, row.category, "clean")
         assert loss.ci_high[name] < 0
 
 
 def test_method_rows_are_the_tests_and_holm_spans_the_categories(study, metrics):
-    found = metrics[(metrics.scenario == "clean") & (metrics.method == "patchcore - padim")]
+    found = metrics[
+        (metrics.scenario == "clean")
+        & (metrics.method == "patchcore")
+        & (metrics.against_method == "padim")
+    ]
     p_values = {}
     for category in study.categories:
         a, b = (cells.tested(study, "clean", method, category) for method in ("patchcore", "padim"))
@@ -144,46 +213,64 @@ def test_method_rows_are_the_tests_and_holm_spans_the_categories(study, metrics)
     assert adjusted.to_dict() == pytest.approx(holm(p_values))
 
 
-def test_one_threshold_is_the_same_in_all_categories_and_the_ranking_that_of_the_global_model(study, metrics):
+def test_one_threshold_is_the_same_in_all_categories_and_the_ranking_that_of_the_global_model(
+    study, metrics
+):
     for method in study.config.methods:
-        rows = metrics[(metrics.scenario == "global_one_threshold") & (metrics.method == method)]
+        rows = plain(metrics)
+        rows = rows[(rows.scenario == "global_one_threshold") & (rows.method == method)]
         assert rows[rows.metric == "threshold"].value.nunique() == 1
         for category in study.categories:
-            one, own = (cell(metrics, s, method, category).value for s in ("global_one_threshold", "global"))
+            one, own = (
+                cell(metrics, s, method, category).value for s in ("global_one_threshold", "global")
+            )
             assert one.image_auroc == own.image_auroc and one.aupro == own.aupro
 
 
-def test_transfer_matrix_holds_what_the_cells_say(study, metrics):
+def test_transfer_matrix_holds_what_the_cells_say(study, metrics, results):
     for method, category in study.cells:
         own = cell(metrics, "global", method, category).value
-        assert own[f"specificity[threshold_from={category}]"] == pytest.approx(own.specificity)
-        assert own[f"fnr[threshold_from={category}]"] == pytest.approx(1 - own.recall)
-        moved = cell(metrics, "transfer", method, category).value
+        place, origin = ("global", method, category), {"threshold_from": category}
+        assert results.find(*place, "specificity", **origin).value == pytest.approx(own.specificity)
+        assert results.find(*place, "fnr", **origin).value == pytest.approx(1 - own.recall)
         for source, scenario in (("clean", "no_adaptation"), ("shift", "threshold_only")):
             expected = cell(metrics, scenario, method, category).value
-            found = moved[f"specificity[threshold_from={source},tested_on=shift]"]
-            assert found == pytest.approx(expected.specificity)
+            where = {"threshold_from": source, "tested_on": "shift"}
+            found = results.find("transfer", method, category, "specificity", **where)
+            assert found.value == pytest.approx(expected.specificity)
 
 
-def test_the_deployed_rule_s_row_is_the_cell_s_own(study, metrics):
+def test_the_deployed_rule_s_row_is_the_cell_s_own(study, metrics, results):
     for method, category in study.cells:
         own = cell(metrics, "clean", method, category).value
         for name in ("threshold", "f1", "recall", "specificity"):
-            assert own[f"{name}[rule=f1_optimal]"] == pytest.approx(own[name])
+            found = results.find("clean", method, category, name, rule="f1_optimal")
+            assert found.value == pytest.approx(own[name])
     wide = qualified(thresholds.rules(study, "clean"), "rule", ["f1", "degenerate"])
-    assert {"mad", "otsu", "percentile_99.5"} <= set(wide.rule) and "conformal_0.01" not in set(wide.rule)
+    assert {"mad", "otsu", "percentile_99.5"} <= set(wide.rule) and "conformal_0.01" not in set(
+        wide.rule
+    )
 
 
-def test_promises_by_hand(study, metrics):
-    val, test = (study.predictions("patchcore", "carpet", "clean", "clean", split) for split in ("val", "test"))
-    good = np.sort(val.image_scores[val.labels == 0])  # 3 images: rank ceil(4 * 0.7) = 3 for 0.3, none for 0.1
+def test_promises_by_hand(study, results):
+    val, test = (
+        study.predictions("patchcore", "carpet", fitted_on="clean", domain="clean", split=split)
+        for split in ("val", "test")
+    )
+    good = np.sort(
+        val.image_scores[val.labels == 0]
+    )  # 3 images: rank ceil(4 * 0.7) = 3 for 0.3, none for 0.1
     assert len(good) == 3
-    own = cell(metrics, "clean", "patchcore", "carpet")
+    place, split = ("clean", "patchcore", "carpet"), {"rule": "conformal_split"}
     flagged = test.image_scores[test.labels == 0] > good[2]
-    assert own.value["realised_fpr[rule=conformal_split,target=0.3]"] == pytest.approx(flagged.mean())
-    assert "realised_fpr[rule=conformal_split,target=0.1]" not in own.index
-    assert own.value["calibration_n[rule=conformal_cv,target=0.1]"] == 15  # every good train and val image
-    folds = study.cross_scores("patchcore", "carpet")
+    found = results.find(*place, "realised_fpr", **split, target="0.3")
+    assert found.value == pytest.approx(flagged.mean())
+    assert (found.detail, found.detail_value) == ("rule+target", '["conformal_split", "0.3"]')
+    assert results.find(*place, "realised_fpr", **split, target="0.1") is None
+    # every good train and val image
+    crossed = {"rule": "conformal_cv", "target": "0.1"}
+    assert results.find(*place, "calibration_n", **crossed).value == 15
+    folds = cross_scores(study, "patchcore", "carpet")
     own_fold = folds[folds.part == "calibration"]
     one = folds[(folds.part == "test clean") & (folds.id == test.ids[0])].set_index("fold").score
     higher = sum(row.score >= one[row.fold] for row in own_fold.itertuples())
@@ -191,11 +278,16 @@ def test_promises_by_hand(study, metrics):
 
 
 def _flagged_by_cv(study, target):
-    from nbhelpers.evaluation.conformal import cv_plus_p_values
+    from nbhelpers.evaluation.thresholds.conformal import cv_plus_p_values
 
-    folds, test = study.cross_scores("patchcore", "carpet"), cells.tested(study, "clean", "patchcore", "carpet")
+    folds, test = (
+        cross_scores(study, "patchcore", "carpet"),
+        cells.tested(study, "clean", "patchcore", "carpet"),
+    )
     own = folds[folds.part == "calibration"]
-    scores = folds[folds.part == "test clean"].pivot(index="fold", columns="id", values="score")[list(test.ids)]
+    scores = folds[folds.part == "test clean"].pivot(index="fold", columns="id", values="score")[
+        list(test.ids)
+    ]
     return cv_plus_p_values(own.score.to_numpy(), own.fold.to_numpy(), scores.to_numpy()) <= target
 
 
@@ -207,23 +299,36 @@ def test_patch_labels_by_hand():
     assert pooled.patch_labels(masks, (2, 2)).tolist() == [[[1, 1], [-1, 0]]]
 
 
-def test_shortcut_counts_the_patches(study, metrics):
+def test_shortcut_counts_the_patches(study, metrics, results):
     test, owners = pooled.nearest_categories(study, "patchcore", "hazelnut")
     labels = pooled.patch_labels(test.masks, owners.shape[1:])
     foreign = owners[labels == 0] == study.categories.index("carpet")
     own = cell(metrics, "global", "patchcore", "hazelnut")
-    assert own.value["other_category_share[patches=normal]"] == pytest.approx(foreign.mean())
-    assert own.value.bank_share + cell(metrics, "global", "patchcore", "carpet").value.bank_share == pytest.approx(1)
+    place = ("global", "patchcore", "hazelnut", "other_category_share")
+    assert results.find(*place, patches="normal").value == pytest.approx(foreign.mean())
+    assert own.value.bank_share + cell(
+        metrics, "global", "patchcore", "carpet"
+    ).value.bank_share == pytest.approx(1)
     shares = [share for _, _, share in pooled.worst_matches(study, "patchcore", 5)]
     assert shares == sorted(shares, reverse=True)
-    assert "other_category_share[patches=defect]" not in cell(metrics, "global", "padim", "hazelnut").index
+    assert not results.where(metric="other_category_share", method="padim")
 
 
 def test_seeds_are_refits_and_the_first_is_the_study_s(study, metrics):
-    seeds = metrics[(metrics.scenario == "seeds") & (metrics.metric == "image_auroc") & (metrics.category == "carpet")]
+    seeds = metrics[
+        (metrics.scenario == "seeds")
+        & (metrics.metric == "image_auroc")
+        & (metrics.category == "carpet")
+    ]
     assert seeds.seed.tolist() == [42, 43]
-    assert seeds.value.iloc[0] == pytest.approx(cell(metrics, "clean", "padim", "carpet").value.image_auroc)
-    other = study.new_detector("padim", 43).fit(study.split("carpet")["train"]).predict(study.split("carpet")["test"])
+    assert seeds.value.iloc[0] == pytest.approx(
+        cell(metrics, "clean", "padim", "carpet").value.image_auroc
+    )
+    other = (
+        study.new_detector("padim", 43)
+        .fit(study.split("carpet")["train"])
+        .predict(study.split("carpet")["test"])
+    )
     auroc = delong(other.labels, other.image_scores, other.image_scores)["auroc_a"]
     assert seeds.value.iloc[1] == pytest.approx(auroc)
 
@@ -231,26 +336,39 @@ def test_seeds_are_refits_and_the_first_is_the_study_s(study, metrics):
 def test_sweeps_judge_on_validation(study):
     found = refits.sweep(study, "padim", "carpet", "clean", "padim.n_features", [5, 20])
     assert found["padim.n_features"].tolist() == [5, 20] and found.dimension.tolist() == [5, 20]
-    val = study.predictions("padim", "carpet", "clean", "clean", "val")
-    assert found.image_auroc.iloc[1] == pytest.approx(delong(val.labels, val.image_scores, val.image_scores)["auroc_a"])
+    val = study.predictions("padim", "carpet", fitted_on="clean", domain="clean", split="val")
+    assert found.image_auroc.iloc[1] == pytest.approx(
+        delong(val.labels, val.image_scores, val.image_scores)["auroc_a"]
+    )
 
 
 def test_json_views_and_decisions_agree_with_the_table(study, metrics):
     folder = study.config.output_dir / "results"
     view = json.loads((folder / "global_results.json").read_text())
-    assert view["protocol"] == {"model_fitted_on": "clean, all categories pooled", "threshold_from": "val clean",
-                                "tested_on": "test clean"}
+    assert view["protocol"] == {
+        "model_fitted_on": "clean, all categories pooled",
+        "threshold_from": "val clean",
+        "tested_on": "test clean",
+    }
     own = cell(metrics, "global", "padim", "carpet").value
     assert view["methods"]["padim"]["carpet"]["metrics"]["f1"]["value"] == pytest.approx(own.f1)
-    assert view["methods"]["padim"]["macro"]["metrics"]["f1"]["value"] == pytest.approx(
-        cell(metrics, "global", "padim", "macro").value.f1)
+    assert set(view["methods"]["padim"]) == set(study.categories)
+    assert view["macro"]["padim"]["metrics"]["f1"]["value"] == pytest.approx(
+        cell(metrics, "global", "padim", MACRO).value.f1
+    )
     decided = pd.read_csv(folder / "per_image" / "global_padim_carpet.csv")
     test = cells.tested(study, "global", "padim", "carpet")
-    assert decided.decision.tolist() == decide(test.image_scores, own.threshold).astype(int).tolist()
+    assert (
+        decided.decision.tolist() == decide(test.image_scores, own.threshold).astype(int).tolist()
+    )
 
 
 def test_no_part_is_named_twice_and_single_methods_have_no_comparison(study, workspace):
-    names = [part.name for part in table.parts(study)]
+    names = [part.name for part in table.all_parts(study)]
     assert len(set(names)) == len(names)
-    alone = open_study("tiny", {**SMALL, "workspace": workspace, "methods": ["padim"], "scenarios": ["clean"]})
-    assert methods.parts(alone) == [] and differences.parts(alone) == [] and pooled.parts(alone) == []
+    alone = open_study(
+        "tiny", {**SMALL, "workspace": workspace, "methods": ["padim"], "scenarios": ["clean"]}
+    )
+    assert (
+        methods.parts(alone) == [] and differences.parts(alone) == [] and pooled.parts(alone) == []
+    )

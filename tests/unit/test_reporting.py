@@ -11,8 +11,11 @@ import matplotlib.pyplot as plt  # noqa: E402  (after the choice of backend)
 
 from nbhelpers.data.images import write_png  # noqa: E402
 from nbhelpers.data.layout import Sample  # noqa: E402
-from nbhelpers.models.detector import Predictions  # noqa: E402
-from nbhelpers.reporting import data_plots, gallery, plots  # noqa: E402
+from nbhelpers.figures import data as data_plots  # noqa: E402
+from nbhelpers.figures import images as gallery
+from nbhelpers.figures import scores as plots
+from nbhelpers.figures import style
+from nbhelpers.predictions import Predictions  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -35,8 +38,15 @@ def nuts(tmp_path):
     maps = np.stack([np.full((16, 16), s, np.float32) for s in (1, 4, 3, 6)])
     masks = np.zeros((4, 16, 16), np.uint8)
     masks[2:, 6:10, 6:10] = 1
-    part = Predictions(np.array([1, 4, 3, 6], np.float32), maps, masks, np.ones(4, bool), np.array([0, 0, 1, 1]),
-                       ("good", "good", "crack", "crack"), tuple(s.id for s in samples))
+    part = Predictions(
+        np.array([1, 4, 3, 6], np.float32),
+        maps,
+        masks,
+        np.ones(4, bool),
+        np.array([0, 0, 1, 1]),
+        ("good", "good", "crack", "crack"),
+        tuple(s.id for s in samples),
+    )
     return samples, part
 
 
@@ -52,8 +62,12 @@ def test_maps_share_one_scale_and_wrong_decisions_are_red(nuts):
     images = [axis.images[0] for axis in figure.axes[4:8]]
     assert {image.get_clim() for image in images} == {(0.0, 5.0)}
     titles = [(axis.get_title(), axis.title.get_color()) for axis in figure.axes[4:8]]
-    assert titles == [("1.00: good", "black"), ("4.00: defect", "#c1121f"), ("3.00: good", "#c1121f"),
-                      ("6.00: defect", "black")]
+    assert titles == [
+        ("1.00: good", "black"),
+        ("4.00: defect", "#c1121f"),
+        ("3.00: good", "#c1121f"),
+        ("6.00: defect", "black"),
+    ]
 
 
 def test_masks_are_outlined_only_where_there_is_one(nuts):
@@ -63,7 +77,9 @@ def test_masks_are_outlined_only_where_there_is_one(nuts):
 
 
 def test_one_of_each_takes_every_type_first():
-    samples = [Sample(f"n/test/{k}/{i}.png", None, None, "n", k) for k in ("a", "b", "c") for i in range(2)]
+    samples = [
+        Sample(f"n/test/{k}/{i}.png", None, None, "n", k) for k in ("a", "b", "c") for i in range(2)
+    ]
     assert [s.defect_type for s in gallery.one_of_each(samples, 5)] == ["a", "b", "c", "a", "b"]
     assert [s.id for s in gallery.spread(samples, 2)] == [samples[0].id, samples[-1].id]
 
@@ -75,8 +91,20 @@ def test_shared_limits_by_hand(nuts):
 
 
 def test_metric_bars_show_value_and_interval():
-    table = pd.DataFrame({"method": "patchcore", "category": ["a", "b"], "metric": "f1", "value": [0.5, 1.0],
-                          "ci_low": [0.4, 1.0], "ci_high": [0.7, 1.0]})
+    table = pd.DataFrame(
+        {
+            "method": "patchcore",
+            "category": ["a", "b"],
+            "scenario": "clean",
+            "against": "",
+            "against_method": "",
+            "macro": False,
+            "metric": "f1",
+            "value": [0.5, 1.0],
+            "ci_low": [0.4, 1.0],
+            "ci_high": [0.7, 1.0],
+        }
+    )
     (axis,) = plots.plot_metric_bars(table, ["f1"]).axes
     assert [bar.get_height() for bar in axis.patches] == [0.5, 1.0]
     assert axis.containers[1].lines[2][0].get_segments()[0][:, 1].tolist() == [0.4, 0.7]
@@ -94,16 +122,19 @@ def test_roc_has_a_curve_of_its_own_colour_for_each_method(nuts):
     both = {"patchcore": {"nut": part}, "padim": {"nut": part}}
     roc, pr = plots.plot_roc_pr(both, {name: {"nut": 3.5} for name in both}).axes
     curves = {line.get_label(): line.get_color() for line in roc.lines}
-    assert curves["PatchCore"] == plots.METHOD_COLORS["patchcore"] and curves["PaDiM"] == plots.METHOD_COLORS["padim"]
+    assert (
+        curves["PatchCore"] == style.METHOD_COLORS["patchcore"]
+        and curves["PaDiM"] == style.METHOD_COLORS["padim"]
+    )
     assert [text.get_text() for text in roc.get_legend().get_texts()] == ["PatchCore", "PaDiM"]
 
 
 def test_unknown_methods_get_colours_that_do_not_depend_on_order():
-    first = plots.method_colors(["new", "patchcore", "other", "third"])
-    assert first == plots.method_colors(["third", "other", "patchcore", "new"])
-    assert first["patchcore"] == plots.METHOD_COLORS["patchcore"] and len(set(first.values())) == 4
-    assert plots.method_colors(["new"])["new"] == plots.method_colors(["new", "patchcore"])["new"]
-    assert not set(plots.SPARE_COLORS) & set(plots.METHOD_COLORS.values())
+    first = style.method_colors(["new", "patchcore", "other", "third"])
+    assert first == style.method_colors(["third", "other", "patchcore", "new"])
+    assert first["patchcore"] == style.METHOD_COLORS["patchcore"] and len(set(first.values())) == 4
+    assert style.method_colors(["new"])["new"] == style.method_colors(["new", "patchcore"])["new"]
+    assert not set(style.SPARE_COLORS) & set(style.METHOD_COLORS.values())
 
 
 def test_confusion_counts(nuts):
@@ -124,12 +155,21 @@ def test_figures_of_data_without_masks_say_so():
 
 
 def test_saved_figures_have_the_same_bytes(tmp_path):
-    counts = pd.DataFrame({"category": "nut", "split": ["train", "test"], "defect": ["good", "crack"],
-                           "images": [5, 2]})
-    first = plots.save_figure(data_plots.plot_counts(counts), tmp_path / "a" / "f.png").read_bytes()
-    assert plots.save_figure(data_plots.plot_counts(counts), tmp_path / "a" / "f.png").read_bytes() == first
+    counts = pd.DataFrame(
+        {
+            "category": "nut",
+            "split": ["train", "test"],
+            "defect": ["good", "crack"],
+            "images": [5, 2],
+        }
+    )
+    first = style.save_figure(data_plots.plot_counts(counts), tmp_path / "a" / "f.png").read_bytes()
+    assert (
+        style.save_figure(data_plots.plot_counts(counts), tmp_path / "a" / "f.png").read_bytes()
+        == first
+    )
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["f.png"]
-    plots.save_figure(data_plots.plot_counts(counts), tmp_path / "b" / "f.png", pdf=True)
+    style.save_figure(data_plots.plot_counts(counts), tmp_path / "b" / "f.png", pdf=True)
     pdf = (tmp_path / "b" / "f.pdf").read_bytes()
-    plots.save_figure(data_plots.plot_counts(counts), tmp_path / "b" / "f.png", pdf=True)
+    style.save_figure(data_plots.plot_counts(counts), tmp_path / "b" / "f.png", pdf=True)
     assert pdf.startswith(b"%PDF") and (tmp_path / "b" / "f.pdf").read_bytes() == pdf

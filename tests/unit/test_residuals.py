@@ -1,4 +1,6 @@
-"""Residuals: each head finds what was changed and nothing else; masks on one scale; quality as skimage has it."""
+"""Residuals: each head finds what was changed and nothing else; masks on one scale; quality as
+skimage has it.
+"""
 
 import cv2
 import numpy as np
@@ -11,13 +13,12 @@ from skimage.morphology import label
 from torch import nn
 
 from nbhelpers.errors import ConfigError, DataError, ModelError
-from nbhelpers.models.residuals import (
+from nbhelpers.evaluation.pixel_masks import binary_mask, pixel_threshold
+from nbhelpers.models.autoencoders.heads import (
     CHUNK,
     HEADS,
     Residual,
-    binary_mask,
     morphology,
-    pixel_threshold,
     reconstruction_quality,
 )
 
@@ -41,7 +42,9 @@ def test_a_changed_square_is_found_at_its_place(residual, head):
     assert maps.shape == (2, 64, 64) and maps.dtype == torch.float32 and (maps >= 0).all()
     assert not maps.requires_grad
     # a batch of one: another size of batch rounds otherwise
-    torch.testing.assert_close(maps[:1], residual(head)(images[:1], reconstructions[:1]), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        maps[:1], residual(head)(images[:1], reconstructions[:1]), rtol=1e-4, atol=1e-6
+    )
     assert maps[0].max() < 1e-6  # the image that was not changed
     row, column = divmod(int(maps[1].argmax()), 64)
     assert 35 <= row < 61 and 3 <= column < 29  # SSIM is least where its window crosses the border
@@ -55,28 +58,46 @@ def test_a_changed_square_is_found_at_its_place(residual, head):
 def test_equal_images_have_no_residual_and_a_larger_change_has_a_larger_one(residual, head):
     images = smooth(0)
     noise = torch.rand(images.shape, generator=torch.Generator().manual_seed(1)) - 0.5
-    steps = [residual(head)(images, images + share * noise).mean().item() for share in (0, 0.1, 0.3, 0.9)]
+    steps = [
+        residual(head)(images, images + share * noise).mean().item() for share in (0, 0.1, 0.3, 0.9)
+    ]
     assert steps[0] == pytest.approx(0, abs=1e-7)
-    assert (residual(head)(images, images + 1e-4 * noise) >= 0).all()  # where SSIM is rounded above 1, too
+    assert (
+        residual(head)(images, images + 1e-4 * noise) >= 0
+    ).all()  # where SSIM is rounded above 1, too
     assert all(lower < higher for lower, higher in zip(steps, steps[1:], strict=False))
 
 
 def test_pixel_heads_are_their_formulas():
     images, reconstructions = torch.zeros(1, 3, 2, 2), torch.zeros(1, 3, 2, 2)
     images[0, :, 0, 1] = torch.tensor([0.1, -0.2, 0.6])
-    assert Residual("pixel_l1")(images, reconstructions)[0].flatten().tolist() == pytest.approx([0, 0.3, 0, 0])
+    assert Residual("pixel_l1")(images, reconstructions)[0].flatten().tolist() == pytest.approx(
+        [0, 0.3, 0, 0]
+    )
     squares = (0.01 + 0.04 + 0.36) / 3
-    assert Residual("pixel_l2")(images, reconstructions)[0].flatten().tolist() == pytest.approx([0, squares, 0, 0])
+    assert Residual("pixel_l2")(images, reconstructions)[0].flatten().tolist() == pytest.approx(
+        [0, squares, 0, 0]
+    )
 
 
 def test_ssim_head_is_skimage_s_map():
     images, reconstructions = smooth(0), smooth(1)
     maps = Residual("ssim")(images, reconstructions).numpy()
     for found, x, y in zip(maps, images.numpy(), reconstructions.numpy(), strict=True):
-        similarity = structural_similarity(x, y, gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
-                                           data_range=2, channel_axis=0, full=True)[1]
+        similarity = structural_similarity(
+            x,
+            y,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+            data_range=2,
+            channel_axis=0,
+            full=True,
+        )[1]
         wanted = (1 - similarity).mean(axis=0) / 2
-        assert found[5:-5, 5:-5] == pytest.approx(wanted[5:-5, 5:-5], abs=1e-4)  # borders are mirrored otherwise
+        assert found[5:-5, 5:-5] == pytest.approx(
+            wanted[5:-5, 5:-5], abs=1e-4
+        )  # borders are mirrored otherwise
 
 
 def test_feature_head_averages_cosine_distances():
@@ -94,7 +115,10 @@ def test_feature_head_averages_cosine_distances():
     reconstructions[0, :, 3, 3] = torch.tensor([-0.2, 0.0, 0.0])  # opposite: distance 2
     found = Residual("feature", Known())(images, reconstructions)[0]
     wanted = torch.zeros(4, 4)
-    wanted[0, 0], wanted[3, 3] = 1 / 2, 2 / 2  # a mean over two layers, the other without any distance
+    wanted[0, 0], wanted[3, 3] = (
+        1 / 2,
+        2 / 2,
+    )  # a mean over two layers, the other without any distance
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
 
 
@@ -118,7 +142,12 @@ def test_the_backbone_is_never_trained_and_follows_to_another_type():
     assert double.dtype == torch.float32
     torch.testing.assert_close(single, double, rtol=1e-4, atol=1e-6)
     # a device without storage: a tensor that was left behind would be refused
-    assert module.to("meta")(images.double().to("meta"), reconstructions.double().to("meta")).device.type == "meta"
+    assert (
+        module.to("meta")(
+            images.double().to("meta"), reconstructions.double().to("meta")
+        ).device.type
+        == "meta"
+    )
 
 
 def test_half_precision_is_computed_in_float32(residual):
@@ -130,7 +159,9 @@ def test_half_precision_is_computed_in_float32(residual):
 
 
 def test_wrong_heads_and_images_are_refused():
-    with pytest.raises(ConfigError, match="head: expected one of pixel_l1, pixel_l2, ssim, feature, found 'l1'"):
+    with pytest.raises(
+        ConfigError, match="head: expected one of pixel_l1, pixel_l2, ssim, feature, found 'l1'"
+    ):
         Residual("l1")
     with pytest.raises(ConfigError, match="head feature: expected a backbone, found none"):
         Residual("feature")
@@ -141,12 +172,15 @@ def test_wrong_heads_and_images_are_refused():
             reconstruction_quality(a, b)
 
 
-# -- morphology ---------------------------------------------------------------------------------------
+# -- morphology
+# ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 8])
 def test_morphology_is_a_grey_opening(size):
-    maps = np.random.default_rng(0).standard_normal((2, 24, 30), np.float32) - 1  # standardised ones have negatives
+    maps = (
+        np.random.default_rng(0).standard_normal((2, 24, 30), np.float32) - 1
+    )  # standardised ones have negatives
     opened = morphology(maps, size)
     ellipse = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
     wanted = np.stack([grey_opening(m, footprint=ellipse) for m in maps])
@@ -165,32 +199,53 @@ def test_morphology_removes_a_small_peak_and_keeps_a_wide_one():
         morphology(maps, -1)
 
 
-# -- quality ------------------------------------------------------------------------------------------
+# -- quality
+# ------------------------------------------------------------------------------------------
 
 
 def test_quality_is_that_of_skimage_and_numpy():
     images, reconstructions = smooth(0, 3), smooth(1, 3)
     reconstructions[2] = images[2]
     found = reconstruction_quality(images, reconstructions)
-    assert list(found) == ["ssim", "mse", "l1"] and all(values.shape == (3,) for values in found.values())
+    assert list(found) == ["ssim", "mse", "l1"] and all(
+        values.shape == (3,) for values in found.values()
+    )
     pairs = list(zip(images.numpy(), reconstructions.numpy(), strict=True))
-    wanted = [structural_similarity(x, y, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=2,
-                                    channel_axis=0) for x, y in pairs]
+    wanted = [
+        structural_similarity(
+            x,
+            y,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+            data_range=2,
+            channel_axis=0,
+        )
+        for x, y in pairs
+    ]
     assert found["ssim"] == pytest.approx(np.array(wanted), abs=1e-4)
-    assert found["mse"] == pytest.approx(np.array([((x - y) ** 2).mean() for x, y in pairs]), rel=1e-5)
-    assert found["l1"] == pytest.approx(np.array([np.abs(x - y).mean() for x, y in pairs]), rel=1e-5)
+    assert found["mse"] == pytest.approx(
+        np.array([((x - y) ** 2).mean() for x, y in pairs]), rel=1e-5
+    )
+    assert found["l1"] == pytest.approx(
+        np.array([np.abs(x - y).mean() for x, y in pairs]), rel=1e-5
+    )
     assert (found["ssim"][2], found["mse"][2], found["l1"][2]) == (pytest.approx(1, abs=1e-6), 0, 0)
 
 
 def test_quality_of_many_images_is_that_of_each():
     images, reconstructions = smooth(4, n=CHUNK + 3, size=32), smooth(5, n=CHUNK + 3, size=32)
     together = reconstruction_quality(images, reconstructions)
-    alone = [reconstruction_quality(images[i:i + 1], reconstructions[i:i + 1]) for i in range(CHUNK + 3)]
+    alone = [
+        reconstruction_quality(images[i : i + 1], reconstructions[i : i + 1])
+        for i in range(CHUNK + 3)
+    ]
     for name, values in together.items():
         assert values == pytest.approx(np.concatenate([found[name] for found in alone]), rel=1e-5)
 
 
-# -- masks --------------------------------------------------------------------------------------------
+# -- masks
+# --------------------------------------------------------------------------------------------
 
 
 def test_small_regions_are_dropped_and_the_threshold_belongs_to_the_mask():
@@ -203,7 +258,11 @@ def test_small_regions_are_dropped_and_the_threshold_belongs_to_the_mask():
     assert mask.dtype == np.uint8 and set(np.unique(mask)) == {0, 1}
     assert mask[0:3, 0:5].all() and mask.sum() == 30
     assert not mask[10:12, 0:7].any()
-    assert binary_mask(scores, 1.0, min_area=0).sum() == binary_mask(scores, 1.0, min_area=14).sum() == 44
+    assert (
+        binary_mask(scores, 1.0, min_area=0).sum()
+        == binary_mask(scores, 1.0, min_area=14).sum()
+        == 44
+    )
     assert binary_mask(scores, 1.001, 15).sum() == 0
     assert binary_mask(scores, -1.0, 15).all()  # all of it is one region
 
@@ -224,7 +283,9 @@ def test_a_good_image_has_no_defect_on_the_scale_of_good_images():
     defect = good[0].copy()
     defect[8:16, 8:16] += 2
     threshold = pixel_threshold(good, 99.5)
-    assert threshold == pytest.approx(np.sort(good.ravel())[round(0.995 * (good.size - 1))], abs=1e-3)
+    assert threshold == pytest.approx(
+        np.sort(good.ravel())[round(0.995 * (good.size - 1))], abs=1e-3
+    )
     assert [binary_mask(m, threshold, 15).any() for m in good] == [False] * 8
     assert np.array_equal(binary_mask(defect, threshold, min_area=15)[8:16, 8:16], np.ones((8, 8)))
     assert all(binary_mask(m, threshold_otsu(m), 15).any() for m in good)

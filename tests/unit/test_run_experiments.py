@@ -1,8 +1,11 @@
-"""The runner on dummy notebooks: what is run, what is not run again, what is left of a failure or a kill."""
+"""The runner on dummy notebooks: what is run, what is not run again, what is left of a failure or a
+kill.
+"""
 
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,12 +16,16 @@ import nbformat
 import psutil
 import pytest
 
-import executor
-import graph
-import run_experiments
-from graph import Notebook, RunFolder
 from nbhelpers.errors import ConfigError, ResourceError
-from processes import only_run
+from nbhelpers.evaluation.bootstrap import stated
+from nbhelpers.files import write_csv
+from nbhelpers.results.table import MACRO, as_table, to_rows
+from nbhelpers.runner import command_line, graph
+from nbhelpers.runner import execute as executor
+from nbhelpers.runner import run as run_experiments
+from nbhelpers.runner.graph import Notebook, RunFolder
+from nbhelpers.runner.processes import only_run
+from nbhelpers.runner.run import report_results
 
 pytestmark = pytest.mark.unit
 HEADER = """# ---
@@ -118,19 +125,30 @@ def test_a_changed_notebook_runs_again_and_no_other(done):
     done.write("04_fit", "x = 1")
     jobs = done.jobs({"a.b": [1, True]})
     states = graph.survey(jobs, done.run_folder)
-    assert [states[job.name] for job in jobs] == 2 * [("done", "")] + 2 * [("stale", "notebook changed")]
+    assert [states[job.name] for job in jobs] == 2 * [("done", "")] + 2 * [
+        ("stale", "notebook changed")
+    ]
     assert executor.execute(jobs, done.run_folder) == {}
     assert done.ran() == ["04_fit nut clean", "04_fit rug clean"]
 
 
 def test_only_and_force_run_the_chosen_ones_and_leave_the_next_stale(done):
     jobs = done.jobs({"a.b": [1, True]})
-    assert executor.execute(graph.select(jobs, ["3"]), done.run_folder, jobs_at_once=2, force=True) == {}
+    assert (
+        executor.execute(graph.select(jobs, ["3"]), done.run_folder, jobs_at_once=2, force=True)
+        == {}
+    )
     assert sorted(done.ran()) == ["03_shift nut -", "03_shift rug -"]
-    assert graph.survey(jobs, done.run_folder)["04_fit__nut__clean"] == ("stale", "03_shift nut is newer")
+    assert graph.survey(jobs, done.run_folder)["04_fit__nut__clean"] == (
+        "stale",
+        "03_shift nut is newer",
+    )
     # also for a run of 04 alone
     chosen = graph.select(jobs, ["04"])
-    assert graph.survey(chosen, done.run_folder)["04_fit__nut__clean"] == ("stale", "03_shift nut is newer")
+    assert graph.survey(chosen, done.run_folder)["04_fit__nut__clean"] == (
+        "stale",
+        "03_shift nut is newer",
+    )
 
 
 def test_what_broke_is_kept_with_its_error_and_the_others_go_on(tmp_path, capsys):
@@ -146,7 +164,9 @@ def test_what_broke_is_kept_with_its_error_and_the_others_go_on(tmp_path, capsys
     }
     assert dummy.ran() == ["03_shift rug -", "04_fit rug clean"]
     failed = nbformat.read(dummy.run_folder.failed("03_shift__nut"), as_version=4)
-    assert any(o.output_type == "error" for c in failed.cells if c.cell_type == "code" for o in c.outputs)
+    assert any(
+        o.output_type == "error" for c in failed.cells if c.cell_type == "code" for o in c.outputs
+    )
     assert "bad nut" in dummy.run_folder.log("03_shift__nut").read_text()
     assert run_experiments.report_errors(errors, dummy.run_folder) == 1
     assert str(dummy.run_folder.failed("03_shift__nut")) in capsys.readouterr().err
@@ -156,16 +176,20 @@ def test_what_broke_is_kept_with_its_error_and_the_others_go_on(tmp_path, capsys
 def test_input_errors_alone_give_exit_code_2(tmp_path, capsys):
     folder = RunFolder(tmp_path)
     assert run_experiments.report_errors({"01_look": "DataError: x.png is cut short"}, folder) == 2
-    assert run_experiments.report_errors({"a": "DataError: x", "b": "not run: it needs a"}, folder) == 2
+    assert (
+        run_experiments.report_errors({"a": "DataError: x", "b": "not run: it needs a"}, folder)
+        == 2
+    )
     assert run_experiments.report_errors({"a": "DataError: x", "b": "KeyError: 1"}, folder) == 1
     assert "x.png is cut short" in capsys.readouterr().err
 
 
 RUN_DUMMY = """
-import sys; sys.path[:0] = [{scripts!r}, {root!r}]
+import sys; sys.path[:0] = [{root!r}]
 from pathlib import Path
-import executor, graph, json
-from graph import Notebook, RunFolder
+import json
+from nbhelpers.runner import execute as executor, graph
+from nbhelpers.runner.graph import Notebook, RunFolder
 folder = Path({folder!r})
 data = {{"nut": "d", "rug": "d"}}
 table = [Notebook(stem, tuple(after), tuple(per)) for stem, after, per in json.loads({table!r})]
@@ -179,10 +203,12 @@ def start(dummy: Dummy) -> subprocess.Popen:
     """The dummy study in a process of its own."""
     table = json.dumps([(row.stem, row.after, row.per) for row in dummy.table])
     text = RUN_DUMMY.format(
-        scripts=str(graph.ROOT / "scripts"), root=str(graph.ROOT),
+        root=str(graph.ROOT),
         folder=str(dummy.folder), table=table, axes=dummy.axes,
     )  # fmt: skip
-    return subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", text], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
 
 
 def wait_for(condition, seconds: float = 60) -> None:
@@ -194,7 +220,11 @@ def wait_for(condition, seconds: float = 60) -> None:
 
 def alive(folder: Path) -> list[int]:
     """Processes that name the folder in their command line."""
-    return [p.pid for p in psutil.process_iter(["cmdline"]) if str(folder) in " ".join(p.info["cmdline"] or [])]
+    return [
+        p.pid
+        for p in psutil.process_iter(["cmdline"])
+        if str(folder) in " ".join(p.info["cmdline"] or [])
+    ]
 
 
 @pytest.fixture
@@ -237,10 +267,15 @@ def test_a_killed_snakemake_loses_nothing_that_is_done(held):
 
 def test_settings_are_read_as_yaml():
     pairs = ["a.b=0.1", "c=[x, y]", "d=true", "e=text"]
-    assert run_experiments.parse_settings(pairs) == {"a.b": 0.1, "c": ["x", "y"], "d": True, "e": "text"}
+    assert command_line.parse_settings(pairs) == {
+        "a.b": 0.1,
+        "c": ["x", "y"],
+        "d": True,
+        "e": "text",
+    }
     for bad in ("novalue", "=1", "a=[1"):
         with pytest.raises(ConfigError, match="--set"):
-            run_experiments.parse_settings([bad])
+            command_line.parse_settings([bad])
 
 
 @pytest.mark.parametrize(
@@ -279,13 +314,16 @@ def test_digest_keeps_parts_apart():
 
 def test_results_are_printed_in_the_table_s_order(tmp_path, capsys):
     (tmp_path / "results").mkdir()
-    rows = ["scenario,method,category,seed,metric,value,ci_low,ci_high,n_images"]
+    rows = []
     for scenario, value in (("clean", 0.91234), ("adapted", 0.5)):
-        rows.append(f"{scenario},patchcore,nut,0,image_auroc,{value},0.1,1.0,9")
-    (tmp_path / "results" / "metrics.csv").write_text("\n".join(rows) + "\n")
-    run_experiments.report_results(RunFolder(tmp_path))
+        metrics = {"image_auroc": stated(value, 9, 0.1, 1.0)}
+        rows += to_rows(scenario, "patchcore", "nut", 0, metrics)
+    rows += to_rows("adapted", "patchcore", MACRO, 0, metrics, against="clean")
+    write_csv(tmp_path / "results" / "metrics.csv", as_table(rows))
+    report_results(RunFolder(tmp_path))
     out = capsys.readouterr().out
     assert out.index("clean") < out.index("adapted") and "0.912" in out and "aupro" in out
+    assert re.search(r"adapted - clean +patchcore +macro +0 +0\.500", out)
 
 
 def test_a_full_disk_is_a_named_error(done, monkeypatch):

@@ -13,18 +13,19 @@ import search_autoencoder
 from nbhelpers.config import digest, load_config
 from nbhelpers.data import images as image_module
 from nbhelpers.errors import ConfigError, DivergenceError
-from nbhelpers.models import search as search_module
-from nbhelpers.models.autoencoders.registry import build_network
-from nbhelpers.models.search import importance, open_trials, search
-from nbhelpers.models.training import batches as batches_module
-from nbhelpers.models.training.batches import TrainingImages, hold_out
-from nbhelpers.reporting.search_plots import plot_search
-from nbhelpers.settings_autoencoder import TRAINING_VERSION
+from nbhelpers.figures.search import plot_search
+from nbhelpers.models.autoencoders import search as search_module
+from nbhelpers.models.autoencoders.networks.registry import build_network
+from nbhelpers.models.autoencoders.search import importance, open_trials, search
+from nbhelpers.models.autoencoders.training import batches as batches_module
+from nbhelpers.models.autoencoders.training.batches import TrainingImages, hold_out
 
 pytestmark = pytest.mark.unit
 CONFIG = load_config().autoencoder
 SPACE = CONFIG.search.model_copy(update={"trials": 4, "epochs": 2, "batch_size": (4, 8)})
-SETTINGS = CONFIG.training.model_copy(update={"warmup_epochs": 0, "patience": 0, "precision": "auto"})
+SETTINGS = CONFIG.training.model_copy(
+    update={"warmup_epochs": 0, "patience": 0, "precision": "auto"}
+)
 
 
 class Squares(nn.Module):
@@ -55,8 +56,18 @@ def one_thread():
 
 def go(samples, folder, criterion=None, trials=4, groups=None):
     space = SPACE.model_copy(update={"trials": trials})
-    return search(build, criterion or Squares(), samples["train"], SETTINGS, space, groups=groups, seed=5, device="cpu",
-                  loader={}, folder=folder)
+    return search(
+        build,
+        criterion or Squares(),
+        samples["train"],
+        SETTINGS,
+        space,
+        groups=groups,
+        seed=5,
+        device="cpu",
+        loader={},
+        folder=folder,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +81,10 @@ def test_ranked_within_the_space_and_written(found):
     table, folder = found
     assert list(table["rank"]) == [1, 2, 3, 4] and sorted(table.trial) == [1, 2, 3, 4]
     assert table.held_out_mse.is_monotonic_increasing and (table.held_out_mse > 0).all()
-    assert table.learning_rate.between(*SPACE.learning_rate).all() and table.learning_rate.nunique() == 4
+    assert (
+        table.learning_rate.between(*SPACE.learning_rate).all()
+        and table.learning_rate.nunique() == 4
+    )
     assert table.weight_decay.between(*SPACE.weight_decay).all()
     assert set(table.optimizer) <= {"adam", "adamw"} and set(table.batch_size) <= {4, 8}
     assert (table.epochs == 2).all()
@@ -82,6 +96,7 @@ def watch(monkeypatch):
     """The paths that trainings open from now on, and those that the measuring does."""
     trained, measured = [], []
     for module, seen in ((batches_module, trained), (image_module, measured)):
+
         def read(path, read=module.read_image, seen=seen):
             seen.append(path)
             return read(path)
@@ -95,21 +110,39 @@ def test_the_error_is_that_of_images_no_training_saw(samples, found, tmp_path, m
     again = go(samples, tmp_path / "one", trials=1)
     _, held_out = hold_out(samples["train"], SETTINGS.held_out_share, 5, "search")
     assert measured == [sample.image for sample in held_out]
-    assert {*trained, *measured} == {sample.image for sample in samples["train"]} and not {*trained} & {*measured}
+    assert {*trained, *measured} == {sample.image for sample in samples["train"]} and not {
+        *trained
+    } & {*measured}
 
     # the value by hand: the same network, trained by itself
-    from nbhelpers.models.training.trainer import train
+    from nbhelpers.models.autoencoders.training.trainer import train
 
     row = again.iloc[0]
-    settings = SETTINGS.model_copy(update={
-        "learning_rate": float(row.learning_rate), "weight_decay": float(row.weight_decay), "optimizer": row.optimizer,
-        "batch_size": int(row.batch_size), "epochs": 2,
-    })
+    settings = SETTINGS.model_copy(
+        update={
+            "learning_rate": float(row.learning_rate),
+            "weight_decay": float(row.weight_decay),
+            "optimizer": row.optimizer,
+            "batch_size": int(row.batch_size),
+            "epochs": 2,
+        }
+    )
     network = build()
     training = [sample for sample in samples["train"] if sample not in held_out]
-    train(network, Squares(), training, settings, seed=5, device="cpu", loader={}, folder=tmp_path / "twin")
+    train(
+        network,
+        Squares(),
+        training,
+        settings,
+        seed=5,
+        device="cpu",
+        loader={},
+        folder=tmp_path / "twin",
+    )
     image = torch.stack([TrainingImages(held_out, 32)[0, i][0] for i in range(len(held_out))])
-    assert row.held_out_mse == pytest.approx(float((network.reconstruct(image) - image).square().mean()), rel=1e-6)
+    assert row.held_out_mse == pytest.approx(
+        float((network.reconstruct(image) - image).square().mean()), rel=1e-6
+    )
     assert row.held_out_mse == found[0].set_index("trial").held_out_mse[1]
 
 
@@ -165,7 +198,10 @@ def test_a_trial_that_diverges_is_a_finding_and_not_repeated(samples, found, tmp
 
 
 def test_a_search_in_which_all_diverge_says_so(samples, tmp_path, monkeypatch):
-    with pytest.raises(DivergenceError, match="trials.csv: expected a trial whose loss.*none in 2; lower autoencoder"):
+    with pytest.raises(
+        DivergenceError,
+        match="trials.csv: expected a trial whose loss.*none in 2; lower autoencoder",
+    ):
         go(samples, tmp_path / "run", diverging(monkeypatch, limit=0.0), trials=2)
     assert pd.read_csv(tmp_path / "run" / "trials.csv").held_out_mse.isna().all()
 
@@ -197,9 +233,21 @@ def test_what_a_kill_left_undone_is_done(samples, found, tmp_path):
 
 
 def test_a_search_shorter_than_the_warm_up_is_refused(samples, tmp_path):
-    with pytest.raises(ConfigError, match=r"search.epochs: expected more than training.warmup_epochs \(3\), found 2"):
-        search(build, Squares(), samples["train"], SETTINGS.model_copy(update={"warmup_epochs": 3}), SPACE, seed=5,
-               device="cpu", loader={}, folder=tmp_path / "run")
+    with pytest.raises(
+        ConfigError,
+        match=r"search.epochs: expected more than training.warmup_epochs \(3\), found 2",
+    ):
+        search(
+            build,
+            Squares(),
+            samples["train"],
+            SETTINGS.model_copy(update={"warmup_epochs": 3}),
+            SPACE,
+            seed=5,
+            device="cpu",
+            loader={},
+            folder=tmp_path / "run",
+        )
 
 
 def test_importance_finds_the_setting_that_matters(tmp_path):
@@ -208,14 +256,23 @@ def test_importance_finds_the_setting_that_matters(tmp_path):
     study = open_trials(tmp_path / "drawn")
     assert importance(study) == {}
     draw = np.random.default_rng(0)
-    space = {"learning_rate": optuna.distributions.FloatDistribution(1e-4, 1e-2, log=True),
-             "batch_size": optuna.distributions.CategoricalDistribution((4, 8))}
+    space = {
+        "learning_rate": optuna.distributions.FloatDistribution(1e-4, 1e-2, log=True),
+        "batch_size": optuna.distributions.CategoricalDistribution((4, 8)),
+    }
     for _ in range(30):
         rate, size = float(10 ** draw.uniform(-4, -2)), int(draw.choice([4, 8]))
-        study.add_trial(optuna.trial.create_trial(params={"learning_rate": rate, "batch_size": size},
-                                                  distributions=space, value=abs(np.log10(rate) + 3)))
+        study.add_trial(
+            optuna.trial.create_trial(
+                params={"learning_rate": rate, "batch_size": size},
+                distributions=space,
+                value=abs(np.log10(rate) + 3),
+            )
+        )
     shares = importance(study)
-    assert list(shares) == ["learning_rate", "batch_size"] and sum(shares.values()) == pytest.approx(1)
+    assert list(shares) == ["learning_rate", "batch_size"] and sum(
+        shares.values()
+    ) == pytest.approx(1)
     assert shares["learning_rate"] > 0.8
 
 
@@ -224,7 +281,9 @@ def test_figure(found):
     with_shares = plot_search(table, {"learning_rate": 0.9, "batch_size": 0.1})
     names = ["trial", "learning rate", "weight decay", "optimizer", "batch size"]
     assert [axis.get_xlabel() for axis in with_shares.axes] == [*names, "importance"]
-    assert [axis.get_xlabel() for axis in plot_search(table, {}).axes if axis.get_visible()][:5] == names
+    assert [axis.get_xlabel() for axis in plot_search(table, {}).axes if axis.get_visible()][
+        :5
+    ] == names
     order, rate = with_shares.axes[:2]
     assert order.collections[0].get_offsets()[:, 0].tolist() == [1, 2, 3, 4]
     best = rate.collections[1].get_offsets()[0].tolist()
@@ -239,27 +298,46 @@ def test_recipe_leaves_out_the_number_of_trials_and_the_bookkeeping():
         def __init__(self, **changes):
             self.config = load_config("tiny", changes)
 
-        def domain_digest(self, category, domain):
+        def domain_key(self, category, domain):
             return f"{category} {domain}"
 
     def name(**changes):
         return digest(search_autoencoder.search_recipe(Study(**changes), "carpet", "cnn"))
 
-    same = {"autoencoder.search.trials": 3, "autoencoder.training.keep_checkpoints": True,
-            "autoencoder.networks.cnn.head": "ssim"}
-    other = {"autoencoder.search.epochs": 31, "autoencoder.loss.ssim": 0.1, "seed": 1, "data.image_size": 96,
-             "autoencoder.networks.cnn.latent": 7, "autoencoder.networks.cnn.corruption": "noise",
-             "splits.groups": {"carpet": {"pattern": r"(\d+)", "max_gap": 1}}}
+    same = {
+        "autoencoder.search.trials": 3,
+        "autoencoder.training.keep_checkpoints": True,
+        "autoencoder.networks.cnn.head": "ssim",
+    }
+    other = {
+        "autoencoder.search.epochs": 31,
+        "autoencoder.loss.ssim": 0.1,
+        "seed": 1,
+        "data.image_size": 96,
+        "autoencoder.networks.cnn.latent": 7,
+        "autoencoder.networks.cnn.corruption": "noise",
+        "splits.groups": {"carpet": {"pattern": r"(\d+)", "max_gap": 1}},
+    }
     assert {name(**{key: value}) for key, value in same.items()} == {name()}
-    assert search_autoencoder.search_recipe(Study(), "carpet", "cnn")["version"] == TRAINING_VERSION
+    code = search_autoencoder.search_recipe(Study(), "carpet", "cnn")["code"]
+    assert "models.autoencoders.networks.cnn" in code and "models.autoencoders.search" in code
     assert search_autoencoder.search_recipe(Study(), "carpet", "diffusion")["loss"] is None
     assert len({name(), *(name(**{key: value}) for key, value in other.items())}) == 1 + len(other)
 
 
 def test_script_ends_with_2_and_a_reason(capsys, monkeypatch):
-    arguments = ["--category", "carpet", "--architecture", "cnn", "--set", "autoencoder.search.trial=3"]
+    arguments = [
+        "--category",
+        "carpet",
+        "--architecture",
+        "cnn",
+        "--set",
+        "autoencoder.search.trial=3",
+    ]
     assert search_autoencoder.main(arguments) == 2
     assert "did you mean autoencoder.search.trials?" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         search_autoencoder.main(["--category", "carpet", "--architecture", "gan"])
-    assert "cnn" in capsys.readouterr().err and "lightning" not in vars(sys.modules["search_autoencoder"])
+    assert "cnn" in capsys.readouterr().err and "lightning" not in vars(
+        sys.modules["search_autoencoder"]
+    )

@@ -1,4 +1,6 @@
-"""The shifted tree: complete, repeatable, never half-written, refused when names collide, checked file by file."""
+"""The shifted tree: complete, repeatable, never half-written, refused when names collide, checked
+file by file.
+"""
 
 import hashlib
 from dataclasses import fields
@@ -8,21 +10,19 @@ import pandas as pd
 import pytest
 
 from nbhelpers.config import load_config
+from nbhelpers.config.sections import ShiftConfig
 from nbhelpers.data.images import read_image, read_mask, write_png
 from nbhelpers.data.layout import scan_category
-from nbhelpers.data.shift import (
-    ShiftParameters,
-    apply_shift,
-    image_seed,
+from nbhelpers.data.shift.apply import apply_shift
+from nbhelpers.data.shift.parameters import ShiftParameters, image_seed, sample_parameters
+from nbhelpers.data.shift.twins import (
     load_shifted,
     read_manifest,
-    sample_parameters,
     shift_sample,
     verify_shifted,
     write_shifted,
 )
 from nbhelpers.errors import DataError, ResourceError
-from nbhelpers.settings import ShiftConfig
 
 SIZE = (40, 56)
 SHIFT = load_config("mvtec").shift.model_dump()
@@ -32,13 +32,19 @@ def config(**changes):
     return ShiftConfig(**{**SHIFT, **changes})
 
 
-
 @pytest.fixture
 def source(tmp_path):
-    """A category whose folders share file names; defect 'edge' lies in the last columns, 'spot' in the middle."""
+    """A category whose folders share file names; defect 'edge' lies in the last columns, 'spot' in
+    the middle.
+    """
     rng = np.random.default_rng(0)
     root = tmp_path / "raw"
-    for part, names in (("train/good", "012"), ("test/good", "01"), ("test/spot", "01"), ("test/edge", "0123")):
+    for part, names in (
+        ("train/good", "012"),
+        ("test/good", "01"),
+        ("test/spot", "01"),
+        ("test/edge", "0123"),
+    ):
         for name in names:
             image = rng.integers(40, 90, (*SIZE, 3), dtype=np.uint8)
             mask = np.zeros(SIZE, np.uint8)
@@ -49,7 +55,10 @@ def source(tmp_path):
             image[mask == 1] = 220
             write_png(root / "nut" / part / f"00{name}.png", image)
             if mask.any():
-                write_png(root / "nut" / part.replace("test", "ground_truth") / f"00{name}_mask.png", mask * 255)
+                write_png(
+                    root / "nut" / part.replace("test", "ground_truth") / f"00{name}_mask.png",
+                    mask * 255,
+                )
     return root
 
 
@@ -64,22 +73,31 @@ def splits(source):
 
 
 def tree(folder):
-    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
-            for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
 
 
 def test_tree_and_manifest_are_complete(tmp_path, splits):
     out = tmp_path / "shifted"
     manifest = write_shifted(splits, out, config(), 42)
     assert len(manifest) == 11 and manifest["image"].is_unique
-    assert set(manifest["image"]) | set(manifest["mask"]) - {""} | {"nut/manifest.csv"} == set(tree(out))
+    assert set(manifest["image"]) | set(manifest["mask"]) - {""} | {"nut/manifest.csv"} == set(
+        tree(out)
+    )
     assert "nut/val/images/test_spot_000_shifted.png" in set(manifest["image"])
     assert "nut/test/masks/test_edge_003_shifted_mask.png" in set(manifest["mask"])
     assert not manifest.isna().any().any()
     assert {f.name for f in fields(ShiftParameters)} <= set(manifest.columns)
     assert manifest.groupby("split").size().to_dict() == {"train": 2, "val": 4, "test": 5}
     assert (manifest["mask"] != "").sum() == manifest["label"].sum() == 6
-    assert verify_shifted(out, "nut") == {"images": 11, "masks": 6, "defects_lost": int(manifest.defect_lost.sum())}
+    assert verify_shifted(out, "nut") == {
+        "images": 11,
+        "masks": 6,
+        "defects_lost": int(manifest.defect_lost.sum()),
+    }
 
 
 def test_every_image_can_be_made_again_from_its_row(tmp_path, splits, source):
@@ -97,12 +115,23 @@ def test_same_bytes_again_and_in_any_order(tmp_path, splits):
     write_shifted(splits, tmp_path / "a", config(), 42)
     write_shifted(splits, tmp_path / "b", config(), 42)
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
-    write_shifted({name: splits[name][::-1] for name in ("test", "val", "train")}, tmp_path / "c", config(), 42)
+    write_shifted(
+        {name: splits[name][::-1] for name in ("test", "val", "train")},
+        tmp_path / "c",
+        config(),
+        42,
+    )
     backward, forward = tree(tmp_path / "c"), tree(tmp_path / "a")
-    assert backward.pop("nut/manifest.csv") != forward.pop("nut/manifest.csv")  # rows in another order
+    assert backward.pop("nut/manifest.csv") != forward.pop(
+        "nut/manifest.csv"
+    )  # rows in another order
     assert backward == forward
     write_shifted(splits, tmp_path / "a", config(), 43)  # an older set is replaced
-    assert all(digest != forward.get(name) for name, digest in tree(tmp_path / "a").items() if "/images/" in name)
+    assert all(
+        digest != forward.get(name)
+        for name, digest in tree(tmp_path / "a").items()
+        if "/images/" in name
+    )
 
 
 def test_on_the_fly_equals_the_stored(tmp_path, splits):
@@ -125,7 +154,9 @@ def test_lost_defects_are_counted_and_lose_their_mask(tmp_path, splits):
     samples = {s.id: s for members in load_shifted(tmp_path, "nut").values() for s in members}
     assert all(samples[i].label == 1 and samples[i].mask is None for i in lost["id"])
     kept = manifest[(manifest.label == 1) & ~manifest.defect_lost]
-    assert all(samples[i].mask == tmp_path / m for i, m in zip(kept["id"], kept["mask"], strict=True))
+    assert all(
+        samples[i].mask == tmp_path / m for i, m in zip(kept["id"], kept["mask"], strict=True)
+    )
 
 
 def test_load_gives_the_splits_back_in_order(tmp_path, splits):
@@ -168,7 +199,7 @@ def test_a_failed_run_leaves_the_older_set(tmp_path, splits, monkeypatch):
     def full(path, array):
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr("nbhelpers.data.shift.write_png", full)
+    monkeypatch.setattr("nbhelpers.data.shift.twins.write_png", full)
     with pytest.raises(ResourceError, match="No space left"):
         write_shifted(splits, tmp_path / "out", config(), 1)
     monkeypatch.undo()
@@ -204,10 +235,17 @@ def _damage_rows(out, row):
     pd.concat([table, table.tail(1)]).to_csv(out / "nut/manifest.csv", index=False)
 
 
-@pytest.mark.parametrize(("damage", "message"), [
-    (_damage_stray, "stray"), (_damage_missing, "expected one image file"), (_damage_size, "56x40"),
-    (_damage_grey_mask, "128"), (_damage_mask, "defect pixels"), (_damage_rows, "two rows"),
-])
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_damage_stray, "stray"),
+        (_damage_missing, "expected one image file"),
+        (_damage_size, "56x40"),
+        (_damage_grey_mask, "128"),
+        (_damage_mask, "defect pixels"),
+        (_damage_rows, "two rows"),
+    ],
+)
 def test_verification_finds_damage(tmp_path, splits, damage, message):
     manifest = write_shifted(splits, tmp_path, config(), 42)
     damage(tmp_path, manifest[manifest.defect_type == "spot"].iloc[0])
@@ -222,5 +260,7 @@ def test_names_that_pandas_would_take_for_missing_values(tmp_path, source):
     write_png(source / "001/train/good/7.png", np.zeros((*SIZE, 3), np.uint8))
     write_shifted({"test": scan_category(source, "001")}, tmp_path, config(), 42)
     samples = load_shifted(tmp_path, "001")["test"]
-    assert {s.defect_type for s in samples} == {"good", "NA", "none"} and {s.category for s in samples} == {"001"}
+    assert {s.defect_type for s in samples} == {"good", "NA", "none"} and {
+        s.category for s in samples
+    } == {"001"}
     assert [s.mask for s in samples] == [None] * 4

@@ -1,4 +1,6 @@
-"""What shift parameters do to an image and its mask: alignment, exact gains, rounding, every image size."""
+"""What shift parameters do to an image and its mask: alignment, exact gains, rounding, every image
+size.
+"""
 
 from dataclasses import replace
 
@@ -10,17 +12,15 @@ from scipy import ndimage
 from torchvision.transforms import functional
 
 from nbhelpers.config import load_config
+from nbhelpers.config.sections import ShiftConfig
 from nbhelpers.data.images import resize_image
-from nbhelpers.data.shift import (
-    PARTS,
-    ShiftParameters,
+from nbhelpers.data.shift.apply import (
     apply_shift,
     geometric_matrix,
     illumination_gain,
-    sample_parameters,
+    mirrored_pixels,
 )
-from nbhelpers.data.shift_apply import mirrored_pixels
-from nbhelpers.settings import ShiftConfig
+from nbhelpers.data.shift.parameters import PARTS, ShiftParameters, sample_parameters
 
 STILL = ShiftParameters()
 SHIFT = load_config("mvtec").shift.model_dump()
@@ -33,27 +33,44 @@ def config(**changes):
 def scene(height=180, width=240):
     """A smooth coloured field with a bright square, and the square's mask."""
     y, x = np.mgrid[:height, :width] / max(height, width)
-    image = np.stack([60 + 40 * x, 80 + 30 * y, 70 + 30 * np.sin(9 * x + 5 * y)], -1).astype(np.uint8)
+    image = np.stack([60 + 40 * x, 80 + 30 * y, 70 + 30 * np.sin(9 * x + 5 * y)], -1).astype(
+        np.uint8
+    )
     mask = np.zeros((height, width), np.uint8)
-    mask[height // 3:height // 2, width // 3:width // 2] = 1
+    mask[height // 3 : height // 2, width // 3 : width // 2] = 1
     image[mask == 1] = 240
     return image, mask
 
 
-@pytest.mark.parametrize("only", [(), ("geometric",), ("photometric",), *((part,) for part in PARTS)])
+@pytest.mark.parametrize(
+    "only", [(), ("geometric",), ("photometric",), *((part,) for part in PARTS)]
+)
 def test_severity_is_monotone_in_the_pixels(only):
     image, mask = scene(96, 128)
     certain = {"blur_probability": 1.0, "noise_probability": 1.0, "illumination_probability": 1.0}
-    changes = np.array([
-        [np.abs(apply_shift(image, mask, sample_parameters(config(severity=severity, only=only, **certain), seed)
-                            )[0].astype(float) - image).mean() for severity in ("mild", "moderate", "severe")]
-        for seed in range(12)])
+    changes = np.array(
+        [
+            [
+                np.abs(
+                    apply_shift(
+                        image,
+                        mask,
+                        sample_parameters(config(severity=severity, only=only, **certain), seed),
+                    )[0].astype(float)
+                    - image
+                ).mean()
+                for severity in ("mild", "moderate", "severe")
+            ]
+            for seed in range(12)
+        ]
+    )
     assert (np.diff(changes.mean(0)) > 0).all()
     # one image may cancel brightness with contrast; most may not
     assert (np.diff(changes, axis=1) >= 0).mean() > 0.9
 
 
-# -- geometry -----------------------------------------------------------------------------------------
+# -- geometry
+# -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [(224, 224), (60, 90), (301, 77), (5, 7)])
@@ -72,7 +89,9 @@ def test_matrix_by_hand():
 
     assert where(3, 4) == pytest.approx([3, 4])
     assert where(9.5, 4.5, rotation_degrees=30.0) == pytest.approx([9.5, 4.5])
-    assert where(10.5, 4.5, rotation_degrees=90.0) == pytest.approx([9.5, 3.5])  # to the right becomes up
+    assert where(10.5, 4.5, rotation_degrees=90.0) == pytest.approx(
+        [9.5, 3.5]
+    )  # to the right becomes up
     assert where(3, 4, translation_x=0.1, translation_y=-0.2) == pytest.approx([5, 2])
     # a quarter of the area in the top left corner: pixel centre -0.5 + 0.5 becomes -0.5 + 1
     corner = {"crop_scale": 0.25, "crop_x": 0.0, "crop_y": 0.0}
@@ -94,7 +113,14 @@ def test_warp_agrees_with_scipy():
     rng = np.random.default_rng(1)
     image = np.repeat(rng.integers(0, 256, (70, 110, 1), dtype=np.uint8), 3, axis=2)
     mask = (rng.random((70, 110)) > 0.5).astype(np.uint8)
-    p = replace(STILL, rotation_degrees=-7.0, crop_scale=0.93, crop_aspect=1.04, crop_x=0.2, translation_x=0.08)
+    p = replace(
+        STILL,
+        rotation_degrees=-7.0,
+        crop_scale=0.93,
+        crop_aspect=1.04,
+        crop_x=0.2,
+        translation_x=0.08,
+    )
     matrix = geometric_matrix(mask.shape, p)
     back = np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))
     yx = back[[1, 0]][:, [1, 0, 2]]
@@ -102,7 +128,9 @@ def test_warp_agrees_with_scipy():
     shifted, shifted_mask = apply_shift(image, mask, p)
     assert (shifted_mask != expected).mean() < 1e-3  # ties of a coordinate at .5
     # cubic kernels differ (Keys' -1 here, a spline there): noise agrees in the main only
-    smooth = ndimage.affine_transform(image[:, :, 0].astype(float), yx[:, :2], yx[:, 2], order=3, mode="mirror")
+    smooth = ndimage.affine_transform(
+        image[:, :, 0].astype(float), yx[:, :2], yx[:, 2], order=3, mode="mirror"
+    )
     assert np.corrcoef(shifted[:, :, 0].ravel(), smooth.ravel())[0, 1] > 0.98
 
 
@@ -118,8 +146,9 @@ def test_photometric_parts_leave_the_mask_bytes():
 def test_mask_stays_on_its_patch(shape, severity):
     image, mask = scene(*shape)
     for seed in range(25):
-        shifted, shifted_mask = apply_shift(image, mask, sample_parameters(
-            config(severity=severity, only=("geometric",)), seed))
+        shifted, shifted_mask = apply_shift(
+            image, mask, sample_parameters(config(severity=severity, only=("geometric",)), seed)
+        )
         assert shifted_mask.shape == mask.shape and set(np.unique(shifted_mask)) <= {0, 1}
         seen = shifted[:, :, 0] > 165
         both, either = (seen & (shifted_mask == 1)).sum(), (seen | (shifted_mask == 1)).sum()
@@ -137,7 +166,9 @@ def test_area_of_thin_and_tiny_defects_is_kept():
     for angle in np.linspace(-10, 10, 21):
         p = replace(STILL, rotation_degrees=float(angle), crop_scale=0.95)
         scratch = apply_shift(blank, mask, p)[1]
-        assert cv2.connectedComponents(scratch, connectivity=8)[0] == 2  # the background and one scratch
+        assert (
+            cv2.connectedComponents(scratch, connectivity=8)[0] == 2
+        )  # the background and one scratch
         ratio.append(apply_shift(blank, dots, p)[1].sum() / dots.sum() * 0.95)
     assert np.mean(ratio) == pytest.approx(1, abs=0.03)
 
@@ -146,7 +177,9 @@ def test_a_mirrored_defect_is_labelled_and_counted():
     image, mask = np.full((100, 100, 3), 60, np.uint8), np.zeros((100, 100), np.uint8)
     mask[40:60, 2:6] = 1
     image[mask == 1] = 240
-    p = replace(STILL, translation_x=0.1)  # ten columns to the right: columns 12-15, mirrored at 10 to 5-8
+    p = replace(
+        STILL, translation_x=0.1
+    )  # ten columns to the right: columns 12-15, mirrored at 10 to 5-8
     shifted, shifted_mask = apply_shift(image, mask, p)
     assert np.flatnonzero(shifted_mask[50]).tolist() == [5, 6, 7, 8, 12, 13, 14, 15]
     assert np.array_equal(shifted[:, :, 0] == 240, shifted_mask == 1)
@@ -159,30 +192,59 @@ def test_a_defect_pushed_out_of_the_frame_leaves_an_empty_mask():
     assert apply_shift(image, mask, replace(STILL, translation_x=0.1))[1].sum() == 0
 
 
-# -- light, camera, sensor ----------------------------------------------------------------------------
+# -- light, camera, sensor
+# ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [(224, 224), (225, 301), (64, 400), (2, 2)])
-@pytest.mark.parametrize(("kind", "direction"), [
-    ("linear", "left"), ("linear", "right"), ("linear", "top"), ("linear", "bottom"),
-    ("radial", "center_dark"), ("radial", "edges_dark")])
+@pytest.mark.parametrize(
+    ("kind", "direction"),
+    [
+        ("linear", "left"),
+        ("linear", "right"),
+        ("linear", "top"),
+        ("linear", "bottom"),
+        ("radial", "center_dark"),
+        ("radial", "edges_dark"),
+    ],
+)
 @pytest.mark.parametrize("strength", [0.4, 0.7])
 def test_realised_gain_is_exactly_the_strength_and_one(shape, kind, direction, strength):
     if shape == (2, 2) and kind == "radial":
         return  # all four pixels are equally far from the centre
-    gain = illumination_gain(shape, replace(
-        STILL, illumination_applied=True, illumination_kind=kind, illumination_direction=direction,
-        illumination_strength=strength, illumination_sigma=80.0))
+    gain = illumination_gain(
+        shape,
+        replace(
+            STILL,
+            illumination_applied=True,
+            illumination_kind=kind,
+            illumination_direction=direction,
+            illumination_strength=strength,
+            illumination_sigma=80.0,
+        ),
+    )
     assert gain.min() == strength and gain.max() == 1
     h, w = (side - 1 for side in shape)
-    bright = {"left": (0, 0), "right": (0, w), "top": (0, 0), "bottom": (h, 0), "center_dark": (0, 0),
-              "edges_dark": (h // 2, w // 2)}[direction]
+    bright = {
+        "left": (0, 0),
+        "right": (0, w),
+        "top": (0, 0),
+        "bottom": (h, 0),
+        "center_dark": (0, 0),
+        "edges_dark": (h // 2, w // 2),
+    }[direction]
     assert gain[bright] == pytest.approx(1, abs=1e-6)
 
 
 def test_ramp_is_smooth_and_rounded_at_its_ends():
-    lit = replace(STILL, illumination_applied=True, illumination_kind="linear", illumination_direction="left",
-                  illumination_strength=0.4, illumination_sigma=80.0)
+    lit = replace(
+        STILL,
+        illumination_applied=True,
+        illumination_kind="linear",
+        illumination_direction="left",
+        illumination_strength=0.4,
+        illumination_sigma=80.0,
+    )
     row = illumination_gain((10, 449), lit)[0]
     steps = -np.diff(row)
     assert (steps > 0).all() and steps[0] < 0.1 * steps[224] and steps[-1] < 0.1 * steps[224]
@@ -192,21 +254,37 @@ def test_ramp_is_smooth_and_rounded_at_its_ends():
 
 
 def test_image_takes_the_illumination_pixel_by_pixel():
-    p = replace(STILL, illumination_applied=True, illumination_kind="linear", illumination_direction="top",
-                illumination_strength=0.5, illumination_sigma=80.0)
+    p = replace(
+        STILL,
+        illumination_applied=True,
+        illumination_kind="linear",
+        illumination_direction="top",
+        illumination_strength=0.5,
+        illumination_sigma=80.0,
+    )
     shifted, _ = apply_shift(np.full((101, 30, 3), 200, np.uint8), None, p)
     assert (shifted[0] == 200).all() and (shifted[-1] == 100).all()
 
 
-@pytest.mark.parametrize(("name", "reference"), [
-    ("brightness", functional.adjust_brightness), ("contrast", functional.adjust_contrast),
-    ("saturation", functional.adjust_saturation)])
+@pytest.mark.parametrize(
+    ("name", "reference"),
+    [
+        ("brightness", functional.adjust_brightness),
+        ("contrast", functional.adjust_contrast),
+        ("saturation", functional.adjust_saturation),
+    ],
+)
 @pytest.mark.parametrize("factor", [0.7, 1.3])
 def test_color_agrees_with_torchvision(name, reference, factor):
     image = np.random.default_rng(0).integers(60, 180, (40, 50, 3), dtype=np.uint8)
-    expected = reference(torch.from_numpy(image).permute(2, 0, 1) / 255.0, factor).permute(1, 2, 0).numpy() * 255
+    expected = (
+        reference(torch.from_numpy(image).permute(2, 0, 1) / 255.0, factor).permute(1, 2, 0).numpy()
+        * 255
+    )
     shifted, _ = apply_shift(image, None, replace(STILL, **{name: factor}))
-    assert np.abs(shifted - expected).max() <= 0.505  # rounding alone (torchvision's luma weights: 4 digits)
+    assert (
+        np.abs(shifted - expected).max() <= 0.505
+    )  # rounding alone (torchvision's luma weights: 4 digits)
 
 
 def test_rounding_is_unbiased():
@@ -238,7 +316,7 @@ def test_blur_means_the_same_at_every_image_size():
     edges = []
     for size in (224, 448, 896):
         image = np.zeros((size, size, 3), np.uint8)
-        image[:, size // 2:] = 200
+        image[:, size // 2 :] = 200
         edges.append(resize_image(apply_shift(image, None, p)[0], 224)[112, 100:124, 0].astype(int))
     assert np.abs(edges[0] - edges[1]).max() <= 8 and np.abs(edges[1] - edges[2]).max() <= 8
     assert ((edges[0] > 10) & (edges[0] < 190)).sum() >= 3
@@ -246,7 +324,11 @@ def test_blur_means_the_same_at_every_image_size():
 
 @pytest.mark.parametrize("shape", [(60, 90), (300, 240)])
 def test_grey_stays_grey(shape):
-    image = np.repeat(np.random.default_rng(0).integers(0, 256, (*shape, 1), dtype=np.uint8), 3, axis=2)
+    image = np.repeat(
+        np.random.default_rng(0).integers(0, 256, (*shape, 1), dtype=np.uint8), 3, axis=2
+    )
     for seed in range(10):
-        shifted, _ = apply_shift(image, None, sample_parameters(config(noise_probability=1.0), seed))
+        shifted, _ = apply_shift(
+            image, None, sample_parameters(config(noise_probability=1.0), seed)
+        )
         assert shifted.shape == image.shape and (shifted == shifted[:, :, :1]).all()

@@ -6,33 +6,55 @@ from pathlib import Path
 
 import pytest
 
+from nbhelpers.config.sections import GroupRule
 from nbhelpers.data.layout import OFFICIAL_COUNTS, Sample
-from nbhelpers.data.splits import create_clean_split, from_ids, group_keys, split_counts, to_ids, verify_split
+from nbhelpers.data.splits import (
+    create_clean_split,
+    from_ids,
+    group_keys,
+    split_counts,
+    to_ids,
+    verify_split,
+)
 from nbhelpers.errors import DataError
-from nbhelpers.settings import GroupRule
 
 RULE = GroupRule(pattern=r"_num_(\d+)", max_gap=200)
 
 
 def make(train, good, defects, category="nut", name="{i:03d}"):
     """Samples without files; ``defects`` maps a defect type to a count."""
-    parts = [("train", "good", train), ("test", "good", good), *(("test", d, n) for d, n in defects.items())]
+    parts = [
+        ("train", "good", train),
+        ("test", "good", good),
+        *(("test", d, n) for d, n in defects.items()),
+    ]
     return [
-        Sample(f"{category}/{part}/{d}/{name.format(i=i)}.png", Path(f"{name.format(i=i)}.png"),
-               Path("m.png") if d != "good" else None, category, d)
-        for part, d, n in parts for i in range(n)
+        Sample(
+            f"{category}/{part}/{d}/{name.format(i=i)}.png",
+            Path(f"{name.format(i=i)}.png"),
+            Path("m.png") if d != "good" else None,
+            category,
+            d,
+        )
+        for part, d, n in parts
+        for i in range(n)
     ]
 
 
 def sizes(split):
-    return {n: (sum(not s.label for s in part), sum(s.label for s in part)) for n, part in split.items()}
+    return {
+        n: (sum(not s.label for s in part), sum(s.label for s in part)) for n, part in split.items()
+    }
 
 
-@pytest.mark.parametrize(("category", "expected"), [
-    ("hazelnut", {"train": (312, 0), "val": (79, 21), "test": (40, 49)}),
-    ("carpet", {"train": (224, 0), "val": (56, 26), "test": (28, 63)}),
-    ("zipper", {"train": (192, 0), "val": (48, 35), "test": (32, 84)}),
-])
+@pytest.mark.parametrize(
+    ("category", "expected"),
+    [
+        ("hazelnut", {"train": (312, 0), "val": (79, 21), "test": (40, 49)}),
+        ("carpet", {"train": (224, 0), "val": (56, 26), "test": (28, 63)}),
+        ("zipper", {"train": (192, 0), "val": (48, 35), "test": (32, 84)}),
+    ],
+)
 @pytest.mark.parametrize("stratify", ["none", "defect"])
 def test_counts_of_the_reference_study(category, expected, stratify):
     train, good, defect = OFFICIAL_COUNTS[category]
@@ -44,8 +66,12 @@ def test_counts_of_the_reference_study(category, expected, stratify):
 
 def test_same_seed_same_split_whatever_else_is_drawn():
     samples = make(50, 10, {"a": 20, "b": 10})
-    assert to_ids(create_clean_split(samples, seed=3)) == to_ids(create_clean_split(samples, seed=3))
-    assert to_ids(create_clean_split(samples, seed=3)) != to_ids(create_clean_split(samples, seed=4))
+    assert to_ids(create_clean_split(samples, seed=3)) == to_ids(
+        create_clean_split(samples, seed=3)
+    )
+    assert to_ids(create_clean_split(samples, seed=3)) != to_ids(
+        create_clean_split(samples, seed=4)
+    )
     other = create_clean_split(samples, seed=3, val_anomaly_ratio=0.5)
     assert to_ids(other)["train"] == to_ids(create_clean_split(samples, seed=3))["train"]
 
@@ -57,8 +83,16 @@ def test_stratified_by_defect_type():
 
 
 def numbered(numbers, part="train", defect="good"):
-    return [Sample(f"tile/{part}/{defect}/exp1_num_{n}.jpg", Path(f"exp1_num_{n}.jpg"),
-                   Path("m.png") if defect != "good" else None, "tile", defect) for n in numbers]
+    return [
+        Sample(
+            f"tile/{part}/{defect}/exp1_num_{n}.jpg",
+            Path(f"exp1_num_{n}.jpg"),
+            Path("m.png") if defect != "good" else None,
+            "tile",
+            defect,
+        )
+        for n in numbers
+    ]
 
 
 def test_groups_are_chains_of_close_numbers():
@@ -71,8 +105,12 @@ def test_groups_are_chains_of_close_numbers():
 def test_groups_are_never_cut():
     train = numbered([base + shot for base in range(0, 40000, 1000) for shot in (0, 50, 100)])
     good = numbered(range(100000, 110000, 1000), "test")
-    defects = numbered([base + shot for base in range(200000, 220000, 1000) for shot in (0, 60)], "test", "crack")
-    defects += numbered([100050], "test", "crack")  # the tile of a test/good image: never used to calibrate
+    defects = numbered(
+        [base + shot for base in range(200000, 220000, 1000) for shot in (0, 60)], "test", "crack"
+    )
+    defects += numbered(
+        [100050], "test", "crack"
+    )  # the tile of a test/good image: never used to calibrate
     split = create_clean_split(train + good + defects, groups=RULE)
     keys = group_keys(train + good + defects, RULE)
     homes = {}

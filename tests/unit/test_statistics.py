@@ -6,14 +6,7 @@ import numpy as np
 import pytest
 
 from nbhelpers.errors import DataError
-from nbhelpers.evaluation.metrics import (
-    IMAGE_METRICS,
-    PIXEL_METRICS,
-    curve_metrics,
-    image_metrics,
-    pixel_metrics,
-)
-from nbhelpers.evaluation.statistics import (
+from nbhelpers.evaluation.bootstrap import (
     image_draws,
     percentile_interval,
     pixel_draws,
@@ -21,19 +14,34 @@ from nbhelpers.evaluation.statistics import (
     score_summary,
     stratified_weights,
 )
+from nbhelpers.evaluation.metrics import (
+    IMAGE_METRICS,
+    PIXEL_METRICS,
+    curve_metrics,
+    image_metrics,
+    pixel_metrics,
+)
 
 
 def bootstrap_image(labels, scores, threshold, level=0.95, **size):
-    return {name: percentile_interval(v, level) for name, v in image_draws(labels, scores, threshold, **size).items()}
+    return {
+        name: percentile_interval(v, level)
+        for name, v in image_draws(labels, scores, threshold, **size).items()
+    }
 
 
 def bootstrap_pixel(maps, masks, level=0.95, **size):
-    return {name: percentile_interval(v, level) for name, v in pixel_draws(maps, masks, **size).items()}
+    return {
+        name: percentile_interval(v, level) for name, v in pixel_draws(maps, masks, **size).items()
+    }
 
 
 def bootstrap_difference(labels, scores_a, threshold_a, scores_b, threshold_b, seed):
     """b minus a, image by image: the same seed and labels give the same resamples."""
-    a, b = image_draws(labels, scores_a, threshold_a, seed=seed), image_draws(labels, scores_b, threshold_b, seed=seed)
+    a, b = (
+        image_draws(labels, scores_a, threshold_a, seed=seed),
+        image_draws(labels, scores_b, threshold_b, seed=seed),
+    )
     return {name: percentile_interval(b[name] - a[name]) for name in a}
 
 
@@ -44,7 +52,9 @@ def gaussian(seed, good, defect, gap=1.0):
 
 
 def realistic(seed=0, images=40, side=64):
-    """Heavy-tailed, smooth maps: each image has its own level, each defect its own (Cauchy) strength."""
+    """Heavy-tailed, smooth maps: each image has its own level, each defect its own (Cauchy)
+    strength.
+    """
     rng = np.random.default_rng(seed)
     noise = rng.standard_normal((images, side + 4, side + 4))
     smooth = sum(noise[:, i : i + side, j : j + side] for i in range(5) for j in range(5)) / 5
@@ -78,7 +88,9 @@ def test_image_draws_equal_a_plain_loop():
         fast = image_draws(labels, values, 0.8, draws=20, seed=4)
         weights = stratified_weights(labels, 20, seed=4).astype(int)
         for row in range(20):
-            slow = image_metrics(np.repeat(labels, weights[row]), np.repeat(values, weights[row]), 0.8)
+            slow = image_metrics(
+                np.repeat(labels, weights[row]), np.repeat(values, weights[row]), 0.8
+            )
             for name in IMAGE_METRICS:
                 assert fast[name][row] == pytest.approx(slow[name], abs=1e-12), name
 
@@ -88,7 +100,9 @@ def test_pixel_draws_equal_a_plain_loop():
     fast = pixel_draws(maps, masks, draws=8, seed=5)
     weights = stratified_weights(masks.any(axis=(1, 2)), 8, seed=5).astype(int)
     for row in range(8):
-        slow = pixel_metrics(np.repeat(maps, weights[row], axis=0), np.repeat(masks, weights[row], axis=0))
+        slow = pixel_metrics(
+            np.repeat(maps, weights[row], axis=0), np.repeat(masks, weights[row], axis=0)
+        )
         for name in PIXEL_METRICS:
             assert fast[name][row] == pytest.approx(slow[name], abs=1e-3), name
 
@@ -110,7 +124,10 @@ def test_grid_agrees_with_the_exact_metrics(seed):
 @pytest.mark.parametrize("seed", range(5))
 def test_image_interval_contains_the_point(seed):
     labels, scores = gaussian(seed, 25, 20, gap=1.5)
-    point, intervals = image_metrics(labels, scores, 0.7), bootstrap_image(labels, scores, 0.7, seed=seed)
+    point, intervals = (
+        image_metrics(labels, scores, 0.7),
+        bootstrap_image(labels, scores, 0.7, seed=seed),
+    )
     assert tuple(intervals) == IMAGE_METRICS
     for name, (low, high) in intervals.items():
         assert 0 <= low <= point[name] <= high <= 1, name
@@ -145,16 +162,21 @@ def test_width_shrinks_with_the_square_root_of_n():
 
 
 def test_pixel_intervals_treat_images_as_clusters():
-    """Each image twice is no new knowledge about pixels of an image: its width falls by sqrt(2) only.
+    """Each image twice is no new knowledge about pixels of an image: its width falls by sqrt(2)
+    only.
 
     Drawing pixels instead of images would give intervals narrower by an order.
     """
     maps, masks = realistic(0, images=20)
     low, high = bootstrap_pixel(maps, masks, seed=0)["pixel_auroc"]
     positives, negatives = masks.sum(), (1 - masks).sum()
-    independent = 2 * 1.96 * np.sqrt(0.25 / min(positives, negatives))  # at most, of pixels drawn alone
+    independent = (
+        2 * 1.96 * np.sqrt(0.25 / min(positives, negatives))
+    )  # at most, of pixels drawn alone
     assert high - low > 2 * independent
-    twice = bootstrap_pixel(np.repeat(maps, 2, axis=0), np.repeat(masks, 2, axis=0), seed=0)["pixel_auroc"]
+    twice = bootstrap_pixel(np.repeat(maps, 2, axis=0), np.repeat(masks, 2, axis=0), seed=0)[
+        "pixel_auroc"
+    ]
     assert (high - low) / (twice[1] - twice[0]) == pytest.approx(math.sqrt(2), rel=0.2)
 
 
@@ -180,9 +202,15 @@ def test_same_seed_same_interval():
 def test_chunks_do_not_change_the_draws(monkeypatch):
     labels, scores = gaussian(0, 20, 20)
     maps, masks = realistic(0, images=8)
-    whole = image_draws(labels, scores, 0.5, draws=30, seed=0), pixel_draws(maps, masks, draws=30, seed=0)
-    monkeypatch.setattr("nbhelpers.evaluation.statistics.CHUNK_VALUES", 7)
-    parts = image_draws(labels, scores, 0.5, draws=30, seed=0), pixel_draws(maps, masks, draws=30, seed=0)
+    whole = (
+        image_draws(labels, scores, 0.5, draws=30, seed=0),
+        pixel_draws(maps, masks, draws=30, seed=0),
+    )
+    monkeypatch.setattr("nbhelpers.evaluation.bootstrap.CHUNK_VALUES", 7)
+    parts = (
+        image_draws(labels, scores, 0.5, draws=30, seed=0),
+        pixel_draws(maps, masks, draws=30, seed=0),
+    )
     for a, b in zip(whole, parts, strict=True):
         assert all(a[name] == pytest.approx(b[name], abs=1e-12) for name in a)
 
@@ -196,7 +224,9 @@ def test_level_and_percentiles_by_hand():
 
 
 def test_two_good_images_by_hand():
-    """Good 0 and 1, defects 0.5 twice: a draw's AUROC is the share of draws of the good 0: 0, 1/2 or 1."""
+    """Good 0 and 1, defects 0.5 twice: a draw's AUROC is the share of draws of the good 0: 0, 1/2
+    or 1.
+    """
     draws = image_draws([0, 0, 1, 1], [0.0, 1.0, 0.5, 0.5], 0.4, draws=4000, seed=0)["image_auroc"]
     values, counts = np.unique(draws, return_counts=True)
     assert values.tolist() == [0, 0.5, 1]
@@ -217,12 +247,17 @@ def test_difference_is_b_minus_a():
     labels, good = gaussian(0, 60, 60, gap=3.0)
     _, bad = gaussian(1, 60, 60, gap=0.3)
     low, high = bootstrap_difference(labels, good, 1.5, bad, 1.5, seed=0)["image_auroc"]
-    point = image_metrics(labels, bad, 1.5)["image_auroc"] - image_metrics(labels, good, 1.5)["image_auroc"]
+    point = (
+        image_metrics(labels, bad, 1.5)["image_auroc"]
+        - image_metrics(labels, good, 1.5)["image_auroc"]
+    )
     assert low < point < high < 0
 
 
 def test_a_threshold_a_resample_by_hand():
-    """Good 0 and 1, defects 2 and 3; above 2.5 one defect is missed, or both or none where it is drawn twice."""
+    """Good 0 and 1, defects 2 and 3; above 2.5 one defect is missed, or both or none where it is
+    drawn twice.
+    """
     labels, scores = [0, 0, 1, 1], [0.0, 1.0, 2.0, 3.0]
     fixed = image_draws(labels, scores, 1.5, draws=50, seed=0)
     assert (fixed["recall"] == 1).all() and (fixed["specificity"] == 1).all()
@@ -250,7 +285,12 @@ def test_only_defect_images_still_have_pixel_intervals():
 
 def test_score_summary_by_hand():
     summary = score_summary([0, 0, 0, 0, 1, 1, 1], [1.0, 2.0, 3.0, 6.0, 5.0, 7.0, 9.0])
-    assert (summary["good_n"], summary["good_mean"], summary["good_min"], summary["good_max"]) == (4, 3, 1, 6)
+    assert (summary["good_n"], summary["good_mean"], summary["good_min"], summary["good_max"]) == (
+        4,
+        3,
+        1,
+        6,
+    )
     assert summary["good_std"] == pytest.approx(math.sqrt(14 / 3))
     assert summary["good_skew"] == pytest.approx((18 / 4) / (14 / 4) ** 1.5)  # deviations -2 -1 0 3
     assert summary["good_kurtosis"] == pytest.approx((98 / 4) / (14 / 4) ** 2 - 3)

@@ -1,4 +1,6 @@
-"""A stored detector comes back whole, or not at all; and a job that does not fit is refused beforehand."""
+"""A stored detector comes back whole, or not at all; and a job that does not fit is refused
+beforehand.
+"""
 
 import json
 
@@ -6,14 +8,16 @@ import pytest
 import torch
 
 from nbhelpers.errors import ModelError, ResourceError
-from nbhelpers.models import resources
-from nbhelpers.models.resources import available_memory, require_memory
+from nbhelpers.models import memory
+from nbhelpers.models.memory import available_memory, require_memory
 from nbhelpers.models.storage import load_detector, save_detector
 
 
 @pytest.fixture
 def stored(tmp_path):
-    save_detector(tmp_path / "d", "toy 1", {"bank": torch.arange(6.0).view(2, 3).T}, {"a": [1, "x"]})
+    save_detector(
+        tmp_path / "d", "toy 1", {"bank": torch.arange(6.0).view(2, 3).T}, {"a": [1, "x"]}
+    )
     return tmp_path / "d"
 
 
@@ -21,7 +25,10 @@ def test_round_trip(stored):
     tensors, settings = load_detector(stored, "toy 1", ("bank", "a"))
     assert tensors["bank"].tolist() == [[0, 3], [1, 4], [2, 5]]
     assert settings == {"kind": "toy 1", "a": [1, "x"]}
-    assert sorted(path.name for path in stored.iterdir()) == ["settings.json", "tensors.safetensors"]
+    assert sorted(path.name for path in stored.iterdir()) == [
+        "settings.json",
+        "tensors.safetensors",
+    ]
 
 
 def test_saving_again_replaces(stored):
@@ -62,12 +69,14 @@ def test_a_place_that_cannot_be_written_is_a_named_error(tmp_path, monkeypatch):
 
 def test_memory_that_is_not_there_is_refused_with_numbers():
     require_memory(1000, "cpu", "a job", "shrink it")
-    with pytest.raises(ResourceError, match="a job: expected 9000000.00 GB .* on cpu, found .*; shrink it"):
+    with pytest.raises(
+        ResourceError, match="a job: expected 9000000.00 GB .* on cpu, found .*; shrink it"
+    ):
         require_memory(9 * 10**15, "cpu", "a job", "shrink it")
 
 
 def test_a_container_s_limit_counts(tmp_path, monkeypatch):
-    monkeypatch.setattr(resources, "CGROUP", tmp_path)
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
     host = available_memory()
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "memory.current").write_text("700\n")

@@ -1,8 +1,10 @@
-"""The comparison of stored outputs: exact, but for a trained network's numbers, and those within their tolerance."""
+"""The comparison of stored outputs: exact, but for a trained network's numbers, and those within
+their tolerance.
+"""
 
 import pytest
 
-from stored_outputs import SPREAD, settle
+from nbhelpers.runner.stored_outputs import SPREAD, settle
 
 LEVELS = """\
 metric                    image_auroc       ece
@@ -24,37 +26,51 @@ def same(new: str, stored: str, tagged: bool = False) -> bool:
     return settle(new, stored, tagged) == stored
 
 
-@pytest.mark.parametrize(("old", "new"), [
-    ("0.67 [0.45, 0.88]", "0.46 [0.30, 0.80]"),  # half of its interval's width is 0.215
-    ("0.63 [0.55, 0.76]", "0.51 [0.55, 0.76]"),  # a line below belongs to the method above it
-    ("0.17", "0.31"),
-])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("0.67 [0.45, 0.88]", "0.46 [0.30, 0.80]"),  # half of its interval's width is 0.215
+        ("0.63 [0.55, 0.76]", "0.51 [0.55, 0.76]"),  # a line below belongs to the method above it
+        ("0.17", "0.31"),
+    ],
+)
 def test_a_trained_number_within_its_tolerance_agrees(old, new):
     assert same(LEVELS.replace(old, new), LEVELS)
 
 
-@pytest.mark.parametrize(("old", "new"), [
-    ("0.67 [0.45, 0.88]", "0.45 [0.45, 0.88]"),
-    ("0.67 [0.45, 0.88]", "0.67 [0.23, 0.88]"),
-    ("0.63 [0.55, 0.76]", "0.47 [0.55, 0.76]"),  # its half width, 0.105, is less than the spread of decimals
-    ("0.17", "0.33"),
-    ("0.93 [0.79", "0.92 [0.79"),
-    ("0.95 [0.88", "0.94 [0.88"),
-    ("0.14", "0.15"),
-    ("carpet    0.67", "zipper    0.67"),
-])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("0.67 [0.45, 0.88]", "0.45 [0.45, 0.88]"),
+        ("0.67 [0.45, 0.88]", "0.67 [0.23, 0.88]"),
+        (
+            "0.63 [0.55, 0.76]",
+            "0.47 [0.55, 0.76]",
+        ),  # its half width, 0.105, is less than the spread of decimals
+        ("0.17", "0.33"),
+        ("0.93 [0.79", "0.92 [0.79"),
+        ("0.95 [0.88", "0.94 [0.88"),
+        ("0.95 [0.88", "0.95 [0.82"),  # a bound may move by 0.05
+        ("0.14", "0.15"),
+        ("carpet    0.67", "zipper    0.67"),
+    ],
+)
 def test_any_other_difference_is_found(old, new):
     assert not same(LEVELS.replace(old, new), LEVELS)
 
 
+def test_a_bound_of_an_exact_value_may_move_a_little():
+    assert same(LEVELS.replace("0.95 [0.88, 0.99]", "0.95 [0.83, 1.00]"), LEVELS)
+
+
 def test_rows_that_are_gone_or_more_are_found():
-    assert not same(LEVELS[:LEVELS.rindex("patchcore")], LEVELS)
+    assert not same(LEVELS[: LEVELS.rindex("patchcore")], LEVELS)
     assert not same(LEVELS + "padim     carpet    0.95 [0.84, 1.00]      0.10\n", LEVELS)
 
 
-def test_wider_columns_are_no_difference_to_a_trained_line_alone():
-    assert same(LEVELS.replace("0.67 [0.45, 0.88] ", "0.67  [0.45, 0.88]"), LEVELS)
-    assert not same(LEVELS.replace("0.93 [0.79, 1.00] ", "0.93  [0.79, 1.00]"), LEVELS)
+def test_wider_columns_are_no_difference():
+    for method in ("0.67 [0.45, 0.88] ", "0.93 [0.79, 1.00] "):
+        assert same(LEVELS.replace(method, method.replace(" [", "  [").rstrip()), LEVELS)
 
 
 def test_p_values_may_jump_where_a_trained_network_takes_part():
@@ -66,14 +82,23 @@ def test_p_values_may_jump_where_a_trained_network_takes_part():
 
 
 def test_a_tag_loosens_lines_that_name_no_method():
-    stored, new = "carpet: trained on 22 images; the best was 12\n", "carpet: trained on 22 images; the best was 15\n"
+    stored, new = (
+        "carpet: trained on 22 images; the best was 12\n",
+        "carpet: trained on 22 images; the best was 15\n",
+    )
     assert same(new, stored, tagged=True) and not same(new, stored)
     assert not same(new.replace("15", "16"), stored, tagged=True)  # counts may differ by three
     assert not same(new.replace("carpet", "zipper"), stored, tagged=True)
 
 
-@pytest.mark.parametrize(("stored", "allowed", "wrong"), [
-    ("0.50", 0.5 + SPREAD["share"], 0.51 + SPREAD["share"]), ("40.0", 50.0, 50.1), ("-2.00", -2.5, -2.51)])
+@pytest.mark.parametrize(
+    ("stored", "allowed", "wrong"),
+    [
+        ("0.50", 0.5 + SPREAD["share"], 0.51 + SPREAD["share"]),
+        ("40.0", 50.0, 50.1),
+        ("-2.00", -2.5, -2.51),
+    ],
+)
 def test_tolerance_grows_with_the_number(stored, allowed, wrong):
     line = "CNN AE: {}"
     assert same(line.format(f"{allowed:.2f}"), line.format(stored))

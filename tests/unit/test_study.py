@@ -3,19 +3,24 @@
 import json
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
+from nbhelpers.analyses.all import run_scenario, write_metrics
+from nbhelpers.analyses.cross_scores import cross_scores
 from nbhelpers.errors import ConfigError, DataError
-from nbhelpers.protocol.cells import run_scenario
-from nbhelpers.protocol.table import write_metrics
-from nbhelpers.study import open_study, pick_device
+from nbhelpers.results.numbers import read_metrics
+from nbhelpers.results.table import MACRO
+from nbhelpers.runtime import pick_device
+from nbhelpers.study import open_study
 
 SMALL = {
-    "data.categories": ["hazelnut", "carpet"], "data.image_size": 64,
+    "data.categories": ["hazelnut", "carpet"],
+    "data.image_size": 64,
     "data.synthetic": {"size": 64, "train_good": 10, "test_good": 4, "per_defect": 2},
-    "evaluation.bootstrap_draws": 100, "methods": ["patchcore"], "autoencoder.architectures": [],
+    "evaluation.bootstrap_draws": 100,
+    "methods": ["patchcore"],
+    "autoencoder.architectures": [],
 }
 
 
@@ -32,33 +37,52 @@ def small(workspace):
 
 def stamps(study):
     """Content and time of every artefact that predictions and results stand on."""
-    return {p.relative_to(study.config.workspace_dir): p.stat().st_mtime_ns
-            for p in study.config.workspace_dir.rglob("*.meta.json")}
+    return {
+        p.relative_to(study.config.workspace_dir): p.stat().st_mtime_ns
+        for p in study.config.workspace_dir.rglob("*.meta.json")
+    }
 
 
 def test_from_nothing_to_metrics(small):
     clean = run_scenario(small, "clean")
     shifted = run_scenario(small, "no_adaptation")
-    assert set(clean.category) == {"hazelnut", "carpet", "macro"} and set(shifted.scenario) == {"no_adaptation"}
-    stored = pd.read_csv(small.config.output_dir / "results" / "metrics.csv")
+    assert set(clean.category) == {"hazelnut", "carpet", MACRO} and set(shifted.scenario) == {
+        "no_adaptation"
+    }
+    stored = read_metrics(small.config.output_dir / "results" / "metrics.csv")
     assert len(stored[stored.scenario != "data"]) == len(clean) + len(shifted)
     counts = stored.query("scenario == 'data' and category == 'carpet'").set_index("metric").value
-    assert counts.train_good == 8 and counts.val_good == 2 and counts.test_good == 4  # 10 and 4 were drawn
-    view = json.loads((small.config.output_dir / "results" / "shifted_no_adaptation_results.json").read_text())
-    value = stored.query("scenario == 'no_adaptation' and category == 'carpet' and metric == 'f1'").value.item()
-    assert view["methods"]["patchcore"]["carpet"]["metrics"]["f1"]["value"] == pytest.approx(value, abs=1e-5)
-    assert view["provenance"]["config_hash"] == small.config.digest() and view["provenance"]["seconds"] > 0
+    assert (
+        counts.train_good == 8 and counts.val_good == 2 and counts.test_good == 4
+    )  # 10 and 4 were drawn
+    view = json.loads(
+        (small.config.output_dir / "results" / "shifted_no_adaptation_results.json").read_text()
+    )
+    value = stored.query(
+        "scenario == 'no_adaptation' and category == 'carpet' and metric == 'f1'"
+    ).value.item()
+    assert view["methods"]["patchcore"]["carpet"]["metrics"]["f1"]["value"] == pytest.approx(
+        value, abs=1e-5
+    )
+    assert (
+        view["provenance"]["config_hash"] == small.config.digest()
+        and view["provenance"]["seconds"] > 0
+    )
 
 
 def test_removing_one_predictions_file_makes_that_one_again(small):
     run_scenario(small, "clean")
     before = stamps(small)
-    path = small.predictions_path("patchcore", "carpet", "clean", "clean", "test")
+    path = small.predicted(
+        "patchcore", "carpet", fitted_on="clean", domain="clean", split="test"
+    ).path
     content = path.read_bytes()
     path.unlink()
     run_scenario(small, "clean")
     changed = {p for p, t in stamps(small).items() if before.get(p) != t}
-    assert [p.name for p in changed] == ["clean_test.npz.meta.json"] and path.read_bytes() == content
+    assert [p.name for p in changed] == [
+        "clean_test.npz.meta.json"
+    ] and path.read_bytes() == content
 
 
 def test_a_changed_setting_meets_no_stale_file(small, workspace):
@@ -67,23 +91,42 @@ def test_a_changed_setting_meets_no_stale_file(small, workspace):
     other = open_study("tiny", {**SMALL, "workspace": workspace, "patchcore.num_neighbors": 5})
     run_scenario(other, "clean")
     changed = {p.name for p, t in stamps(other).items() if before.get(p) != t}
-    # models, their validation and test predictions and the evaluations; neither data, splits nor shifted images
-    assert changed == {"patchcore_hazelnut_clean.meta.json", "patchcore_carpet_clean.meta.json",
-                       "clean_val.npz.meta.json", "clean_test.npz.meta.json", "clean_patchcore.json.meta.json",
-                       "clean_patchcore_hazelnut.meta.json", "clean_patchcore_carpet.meta.json"}
+    # models, their validation and test predictions and the evaluations; neither data, splits nor
+    # shifted images
+    assert changed == {
+        "patchcore_hazelnut_clean.meta.json",
+        "patchcore_carpet_clean.meta.json",
+        "clean_val.npz.meta.json",
+        "clean_test.npz.meta.json",
+        "clean_patchcore.json.meta.json",
+        "clean_patchcore_hazelnut.meta.json",
+        "clean_patchcore_carpet.meta.json",
+    }
     # rows of a scenario that was evaluated with other settings do not stand in the table
     assert set(write_metrics(other).scenario) == {"clean", "data"}
+
+
+def test_test_time_augmentation_is_part_of_the_recipe(small, workspace):
+    other = open_study("tiny", {**SMALL, "workspace": workspace, "tta": "flips"})
+    plain, flips = (
+        study.detector_recipe("patchcore", "carpet", "clean") for study in (small, other)
+    )
+    assert plain["tta"] == "none" and flips == {**plain, "tta": "flips"}
 
 
 def test_changed_images_change_the_split_and_what_follows(tmp_path):
     study = open_study("tiny", {**SMALL, "workspace": str(tmp_path)})
     first = study.splits["carpet"]
     assert study.verify("carpet", first)["train"] == (8, 0)
-    # the same images as a folder of one's own, one of them a copy of another: a leak, and it is said
+    # the same images as a folder of one's own, one of them a copy of another: a leak, and it is
+    # said
     root = study.data_root
     source, copy = first["train"][0].image, first["test"][0].image
     copy.write_bytes(source.read_bytes())
-    folder = open_study("folder", {"data.root": str(root), "data.categories": ["carpet"], "workspace": str(tmp_path)})
+    folder = open_study(
+        "folder",
+        {"data.root": str(root), "data.categories": ["carpet"], "workspace": str(tmp_path)},
+    )
     with pytest.raises(DataError, match="the same image content stands in two splits"):
         _ = folder.splits
 
@@ -108,7 +151,9 @@ def test_shifted_twins_pair_with_their_sources(small):
     manifest = small.shifted("hazelnut")
     clean, shift = small.split("hazelnut"), small.split("hazelnut", "shift")
     for name in ("train", "val", "test"):
-        assert small.source_ids("hazelnut", [s.id for s in shift[name]]) == [s.id for s in clean[name]]
+        assert small.source_ids("hazelnut", [s.id for s in shift[name]]) == [
+            s.id for s in clean[name]
+        ]
         assert [s.defect_type for s in shift[name]] == [s.defect_type for s in clean[name]]
     pairs = json.loads((small.config.shifted_dir / "hazelnut" / "shifted_splits.json").read_text())
     assert sum(len(part) for part in pairs["source_of_each_image"].values()) == len(manifest)
@@ -117,17 +162,29 @@ def test_shifted_twins_pair_with_their_sources(small):
 def test_predictions_do_not_depend_on_global_generators(small):
     torch.manual_seed(1)
     np.random.seed(1)
-    first = small.new_detector("patchcore").fit(small.split("carpet")["train"]).predict(small.split("carpet")["val"])
+    first = (
+        small.new_detector("patchcore")
+        .fit(small.split("carpet")["train"])
+        .predict(small.split("carpet")["val"])
+    )
     torch.manual_seed(2)
     np.random.seed(2)
-    second = small.new_detector("patchcore").fit(small.split("carpet")["train"]).predict(small.split("carpet")["val"])
+    second = (
+        small.new_detector("patchcore")
+        .fit(small.split("carpet")["train"])
+        .predict(small.split("carpet")["val"])
+    )
     np.testing.assert_array_equal(first.image_scores, second.image_scores)
 
 
 def test_what_a_fit_domain_needs():
     study = open_study("tiny", {"scenarios": ["clean", "no_adaptation"]})
     assert study.fit_domains == ("clean",)
-    assert study.needed_predictions("clean") == [("clean", "val"), ("clean", "test"), ("shift", "test")]
+    assert study.needed_predictions("clean") == [
+        ("clean", "val"),
+        ("clean", "test"),
+        ("shift", "test"),
+    ]
     full = open_study("tiny", {"scenarios": ["clean", "full_adaptation", "global"]})
     assert full.fit_domains == ("clean", "shift")
     assert full.needed_predictions("shift") == [("shift", "val"), ("shift", "test")]
@@ -135,16 +192,24 @@ def test_what_a_fit_domain_needs():
 
 
 def test_the_global_detector_is_fitted_on_all_categories(small):
-    pooled = small.training("carpet", "global")
-    assert [s.id for s in pooled] == [s.id for name in ("hazelnut", "carpet") for s in small.split(name)["train"]]
-    assert small.model_path("patchcore", "carpet", "global") == small.model_path("patchcore", "hazelnut", "global")
-    stats = small.detector_stats("patchcore", "carpet", "global")
-    assert stats["n_images"] == 16 and stats["bank_hazelnut"] + stats["bank_carpet"] == stats["bank_size"]
-    assert small.detector("patchcore", "carpet", "global").stats == stats
+    pooled = small.training("carpet", fitted_on="global")
+    assert [s.id for s in pooled] == [
+        s.id for name in ("hazelnut", "carpet") for s in small.split(name)["train"]
+    ]
+    paths = {
+        small.fitted("patchcore", name, fitted_on="global").path for name in ("carpet", "hazelnut")
+    }
+    assert len(paths) == 1
+    stats = small.detector_stats("patchcore", "carpet", fitted_on="global")
+    assert (
+        stats["n_images"] == 16
+        and stats["bank_hazelnut"] + stats["bank_carpet"] == stats["bank_size"]
+    )
+    assert small.detector("patchcore", "carpet", fitted_on="global").stats == stats
 
 
 def test_refits_of_cv_plus_leave_their_fold_out(small):
-    table = small.cross_scores("patchcore", "carpet")
+    table = cross_scores(small, "patchcore", "carpet")
     own = table[table.part == "calibration"]
     good = [s.id for name in ("train", "val") for s in small.split("carpet")[name] if not s.label]
     assert sorted(own.id) == sorted(good) and (own.label == 0).all() and set(own.fold) == {0, 1}
@@ -156,20 +221,28 @@ def test_refits_of_cv_plus_leave_their_fold_out(small):
     fold = own[own.fold == 0]
     others = set(own[own.fold != 0].id)
     seen = [s for name in ("train", "val") for s in small.split("carpet")[name] if s.id in others]
-    scores = small.new_detector("patchcore").fit(seen).predict(
-        [s for s in small.samples("carpet") if s.id in set(fold.id)])
+    scores = (
+        small.new_detector("patchcore")
+        .fit(seen)
+        .predict([s for s in small.samples("carpet") if s.id in set(fold.id)])
+    )
     assert dict(zip(scores.ids, scores.image_scores, strict=True)) == pytest.approx(
-        dict(zip(fold.id, fold.score, strict=True)), rel=1e-5)
+        dict(zip(fold.id, fold.score, strict=True)), rel=1e-5
+    )
 
 
 def test_unknown_names_are_refused(small):
-    with pytest.raises(ConfigError, match="unknown category 'screw'; this study has: hazelnut, carpet"):
+    with pytest.raises(
+        ConfigError, match="category 'screw': expected one of this study's \\(hazelnut, carpet\\)"
+    ):
         small.split("screw")
     with pytest.raises(ConfigError, match="unknown method 'screw'; known: patchcore, padim"):
         small.new_detector("screw")
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has what the test wants missing")
+@pytest.mark.skipif(
+    torch.cuda.is_available(), reason="this machine has what the test wants missing"
+)
 def test_a_device_that_is_not_there_is_refused():
     assert pick_device("auto") in ("cpu", "mps")
     with pytest.raises(ConfigError, match="wanted cuda, found no such device"):

@@ -7,17 +7,21 @@ import cv2
 import numpy as np
 import pytest
 
-from nbhelpers.data import synthetic
-from nbhelpers.data.synthetic import DEFECT_TYPES, draw_sample, make_synthetic
+from nbhelpers.data.synthetic import dataset as synthetic
+from nbhelpers.data.synthetic.dataset import DEFECT_TYPES, draw_sample, make_synthetic
 from nbhelpers.errors import ConfigError, DataError, ResourceError
 
 SMALL = {"size": 64, "train_good": 3, "test_good": 2, "per_defect": 2}
-ALL_DEFECTS = [(category, defect) for category, defects in DEFECT_TYPES.items() for defect in defects]
+ALL_DEFECTS = [
+    (category, defect) for category, defects in DEFECT_TYPES.items() for defect in defects
+]
 
 
 def digests(root: Path) -> dict[str, str]:
     files = sorted(path for path in root.rglob("*") if path.is_file())
-    return {p.relative_to(root).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+    return {
+        p.relative_to(root).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files
+    }
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +62,9 @@ def test_tree_has_the_names_and_counts_of_mvtec_ad(tree):
 def test_files_hold_what_was_drawn(tree):
     image, mask = draw_sample("zipper", "test", "split_teeth", 1, 64, 1)
     stored = cv2.imread(str(tree / "zipper/test/split_teeth/001.png"), cv2.IMREAD_UNCHANGED)
-    stored_mask = cv2.imread(str(tree / "zipper/ground_truth/split_teeth/001_mask.png"), cv2.IMREAD_UNCHANGED)
+    stored_mask = cv2.imread(
+        str(tree / "zipper/ground_truth/split_teeth/001_mask.png"), cv2.IMREAD_UNCHANGED
+    )
     np.testing.assert_array_equal(stored[..., ::-1], image)
     np.testing.assert_array_equal(stored_mask, mask)
     assert stored_mask.ndim == 2 and set(np.unique(stored_mask)) == {0, 255}
@@ -79,7 +85,11 @@ def test_fewer_images_are_the_first_of_more(tree, tmp_path):
 
 
 def test_no_two_images_are_alike_and_another_seed_changes_all(tree):
-    images = [d for name, d in digests(tree).items() if name.endswith(".png") and "ground_truth" not in name]
+    images = [
+        d
+        for name, d in digests(tree).items()
+        if name.endswith(".png") and "ground_truth" not in name
+    ]
     assert len(set(images)) == len(images) == 3 * 5 + 2 * len(ALL_DEFECTS)
     for category in DEFECT_TYPES:
         first, _ = draw_sample(category, "train", "good", 0, 64, 1)

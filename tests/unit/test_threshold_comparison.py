@@ -6,15 +6,32 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
 
 from nbhelpers.errors import ConfigError, DataError
+from nbhelpers.evaluation.bootstrap import stratified_weights
 from nbhelpers.evaluation.metrics import decide
-from nbhelpers.evaluation.statistics import stratified_weights
-from nbhelpers.evaluation.threshold_comparison import compare_rules, recommend, threshold_draws, transfer_table
-from nbhelpers.evaluation.threshold_rules import CALIBRATED_RULES
-from nbhelpers.evaluation.thresholds import calibrate_threshold
+from nbhelpers.evaluation.thresholds.calibrate import calibrate_threshold
+from nbhelpers.evaluation.thresholds.compare import (
+    compare_rules,
+    recommend,
+    threshold_draws,
+    transfer_table,
+)
+from nbhelpers.evaluation.thresholds.rules import CALIBRATED_RULES
 
 COLUMNS = [
-    "rule", "needs", "value", "n_good", "n_defect", "degenerate", "val_balanced_accuracy", "f1", "precision", "recall",
-    "specificity", "balanced_accuracy", "accuracy", "refused",
+    "rule",
+    "needs",
+    "value",
+    "n_good",
+    "n_defect",
+    "degenerate",
+    "val_balanced_accuracy",
+    "f1",
+    "precision",
+    "recall",
+    "specificity",
+    "balanced_accuracy",
+    "accuracy",
+    "refused",
 ]
 
 
@@ -29,8 +46,13 @@ def test_every_rule_has_a_row_with_scikit_learns_numbers():
     table = compare_rules(*val, *test)
     assert list(table.columns) == COLUMNS and table.rule.tolist() == list(CALIBRATED_RULES)
     refused = table[table.refused.notna()]
-    assert refused.rule.tolist() == ["conformal_0.01"] and "at least 99 good" in refused.refused.iloc[0]
-    assert refused[["value", *COLUMNS[6:13]]].isna().all(axis=None) and refused.degenerate.isna().all()
+    assert (
+        refused.rule.tolist() == ["conformal_0.01"]
+        and "at least 99 good" in refused.refused.iloc[0]
+    )
+    assert (
+        refused[["value", *COLUMNS[6:13]]].isna().all(axis=None) and refused.degenerate.isna().all()
+    )
     assert (table.n_good == 40).all() and (table.n_defect == 20).all()
     for row in table[table.refused.isna()].itertuples():
         threshold = calibrate_threshold(*val, row.rule)
@@ -47,7 +69,9 @@ def test_every_rule_has_a_row_with_scikit_learns_numbers():
 
 def test_good_val_images_alone_leave_the_rules_that_need_them():
     scores = np.arange(40.0)
-    table = compare_rules(np.zeros(40), scores, *example(1), rules=["f1_optimal", "percentile_95", "otsu"])
+    table = compare_rules(
+        np.zeros(40), scores, *example(1), rules=["f1_optimal", "percentile_95", "otsu"]
+    )
     assert table.refused.notna().tolist() == [True, False, False]
     assert "40 good and 0 defect" in table.refused[0]
     assert table.value[1] == pytest.approx(37.05) and np.isnan(table.val_balanced_accuracy[1])
@@ -80,20 +104,30 @@ def test_recommendation_by_hand():
         recommend({"a": 1.0, "b": float("nan")})
 
 
-@pytest.mark.parametrize("rule", ["f1_optimal", "min_recall_95", "percentile_95", "mad", "conformal_0.05", "otsu"])
+@pytest.mark.parametrize(
+    "rule", ["f1_optimal", "min_recall_95", "percentile_95", "mad", "conformal_0.05", "otsu"]
+)
 def test_draws_are_those_of_a_plain_loop(rule):
     labels, scores = example(3)
     scores = scores.astype(np.float32)
     found = threshold_draws(labels, scores, rule, draws=25, seed=7)
     weights = stratified_weights(labels == 1, 25, seed=7).astype(int)
-    slow = [calibrate_threshold(np.repeat(labels, row), np.repeat(scores, row), rule).value for row in weights]
+    slow = [
+        calibrate_threshold(np.repeat(labels, row), np.repeat(scores, row), rule).value
+        for row in weights
+    ]
     assert found.tolist() == slow
     assert found.tolist() == threshold_draws(labels, scores, rule, draws=25, seed=7).tolist()
-    assert found.std() > 0 and found.tolist() != threshold_draws(labels, scores, rule, draws=25, seed=8).tolist()
+    assert (
+        found.std() > 0
+        and found.tolist() != threshold_draws(labels, scores, rule, draws=25, seed=8).tolist()
+    )
 
 
 def test_draws_by_hand():
-    """good 0 and 4, defect 8 and 10: the threshold is the middle of the highest good and the lowest defect drawn."""
+    """good 0 and 4, defect 8 and 10: the threshold is the middle of the highest good and the lowest
+    defect drawn.
+    """
     found = threshold_draws([0, 0, 1, 1], [0.0, 4.0, 8.0, 10.0], draws=400, seed=0)
     values, counts = np.unique(found, return_counts=True)
     assert values.tolist() == [4.0, 5.0, 6.0, 7.0]  # 0|8, 0|10, 4|8, 4|10
@@ -111,10 +145,20 @@ def test_draws_of_good_images_alone_and_what_they_refuse():
 
 
 def test_transfer_matrix_by_hand():
-    """nut good 1 2, defect 3 4; bolt good 5 6 7 only. The nut's 2.5 flags every bolt, the bolt's 6.5 no nut."""
+    """nut good 1 2, defect 3 4; bolt good 5 6 7 only. The nut's 2.5 flags every bolt, the bolt's
+    6.5 no nut.
+    """
     tests = {"nut": ([0, 0, 1, 1], [1.0, 2.0, 3.0, 4.0]), "bolt": ([0, 0, 0], [5.0, 6.0, 7.0])}
     table = transfer_table({"nut": 2.5, "bolt": 6.5}, tests)
-    assert list(table.columns) == ["threshold_from", "tested_on", "fpr", "fnr", "specificity", "n_good", "n_defect"]
+    assert list(table.columns) == [
+        "threshold_from",
+        "tested_on",
+        "fpr",
+        "fnr",
+        "specificity",
+        "n_good",
+        "n_defect",
+    ]
     assert table.threshold_from.tolist() == ["nut", "nut", "bolt", "bolt"]
     assert table.tested_on.tolist() == ["nut", "bolt", "nut", "bolt"]
     assert table.fpr.tolist() == [0.0, 1.0, 0.0, pytest.approx(1 / 3)]

@@ -1,4 +1,6 @@
-"""Threshold rules: values by hand, agreement with scikit-learn and with plain searches, and what they refuse."""
+"""Threshold rules: values by hand, agreement with scikit-learn and with plain searches, and what
+they refuse.
+"""
 
 import json
 
@@ -8,7 +10,8 @@ from sklearn.metrics import balanced_accuracy_score, recall_score, roc_curve
 
 from nbhelpers.errors import ConfigError, DataError
 from nbhelpers.evaluation.metrics import decide
-from nbhelpers.evaluation.threshold_rules import (
+from nbhelpers.evaluation.thresholds.calibrate import calibrate_threshold
+from nbhelpers.evaluation.thresholds.rules import (
     CALIBRATED_RULES,
     RULES,
     candidates,
@@ -17,12 +20,23 @@ from nbhelpers.evaluation.threshold_rules import (
     highest_with_recall,
     scores_for,
 )
-from nbhelpers.evaluation.thresholds import calibrate_threshold
 
 NEED_BOTH = ("f1_optimal", "youden", "balanced_accuracy", "min_recall_95")
 NEED_GOOD = (
-    "percentile_90", "percentile_95", "percentile_97", "percentile_98", "percentile_99", "percentile_99.5",
-    "percentile_99.9", "mean_1std", "mean_2std", "mean_3std", "iqr", "mad", "conformal_0.01", "conformal_0.05",
+    "percentile_90",
+    "percentile_95",
+    "percentile_97",
+    "percentile_98",
+    "percentile_99",
+    "percentile_99.5",
+    "percentile_99.9",
+    "mean_1std",
+    "mean_2std",
+    "mean_3std",
+    "iqr",
+    "mad",
+    "conformal_0.01",
+    "conformal_0.05",
     "conformal_0.1",
 )
 
@@ -38,10 +52,16 @@ def example(seed, good=30, defect=20, gap=1.0):
 def test_the_registry_is_complete_and_says_what_is_needed():
     needs = {name: rule.needs for name, rule in RULES.items()}
     assert needs == {
-        **dict.fromkeys(NEED_BOTH, "both"), **dict.fromkeys(NEED_GOOD, "good"), "otsu": "unlabelled", "fixed": "nothing"
+        **dict.fromkeys(NEED_BOTH, "both"),
+        **dict.fromkeys(NEED_GOOD, "good"),
+        "otsu": "unlabelled",
+        "fixed": "nothing",
     }
     assert set(CALIBRATED_RULES) == set(RULES) - {"fixed"}
-    assert all(rule.name == name and rule.description and "\n" not in rule.description for name, rule in RULES.items())
+    assert all(
+        rule.name == name and rule.description and "\n" not in rule.description
+        for name, rule in RULES.items()
+    )
     assert all("last resort" in RULES[name].description for name in ("otsu", "fixed"))
     assert get_rule("iqr") is RULES["iqr"]
 
@@ -82,31 +102,42 @@ def test_conformal_lies_above_the_kth_score_by_one_float():
 
 @pytest.mark.parametrize("seed", range(8))
 def test_youden_and_balanced_accuracy_are_one_rule_and_the_best(seed):
-    """J = 2 * balanced accuracy - 1 ranks alike; scikit-learn's ROC has no better J, and the score agrees."""
+    """J = 2 * balanced accuracy - 1 ranks alike; scikit-learn's ROC has no better J, and the score
+    agrees.
+    """
     labels, scores = example(seed)
-    youden, balanced = (calibrate_threshold(labels, scores, rule) for rule in ("youden", "balanced_accuracy"))
+    youden, balanced = (
+        calibrate_threshold(labels, scores, rule) for rule in ("youden", "balanced_accuracy")
+    )
     assert youden.value == balanced.value and youden.plateau == balanced.plateau
     fpr, tpr, _ = roc_curve(labels, scores, drop_intermediate=False)
-    assert 2 * youden.calibration["balanced_accuracy"] - 1 == pytest.approx((tpr - fpr).max(), abs=1e-12)
+    assert 2 * youden.calibration["balanced_accuracy"] - 1 == pytest.approx(
+        (tpr - fpr).max(), abs=1e-12
+    )
     said = balanced_accuracy_score(labels, decide(scores, youden.value))
     assert youden.calibration["balanced_accuracy"] == pytest.approx(said, abs=1e-12)
 
 
 def test_f1_follows_the_share_of_defects_and_balanced_accuracy_does_not():
-    """P10. good 0 2 3 4, defect 1 5: above 0 recall 1 and specificity 1/4, above 4 recall 1/2 and specificity 1.
+    """P10. good 0 2 3 4, defect 1 5: above 0 recall 1 and specificity 1/4, above 4 recall 1/2 and
+    specificity 1.
 
-    Balanced accuracy takes the second (0.75 against 0.625), F1 too (2/3 against 4/7). With every defect five
-    times F1 takes the first (20/23 against 2/3); balanced accuracy stays.
+    Balanced accuracy takes the second (0.75 against 0.625), F1 too (2/3 against 4/7). With every
+    defect five times F1 takes the first (20/23 against 2/3); balanced accuracy stays.
     """
     few = ([0, 0, 0, 0, 1, 1], [0.0, 2.0, 3.0, 4.0, 1.0, 5.0])
     many = ([0, 0, 0, 0] + [1] * 10, [0.0, 2.0, 3.0, 4.0] + [1.0, 5.0] * 5)
     assert calibrate_threshold(*few, "f1_optimal").value == 4.5
     assert calibrate_threshold(*many, "f1_optimal").value == 0.5
-    assert {calibrate_threshold(*images, "balanced_accuracy").value for images in (few, many)} == {4.5}
+    assert {calibrate_threshold(*images, "balanced_accuracy").value for images in (few, many)} == {
+        4.5
+    }
 
 
 def test_balanced_accuracy_takes_the_widest_of_tied_plateaus():
-    """good 0 and 6, defect 5 and 9: 3/4 in (0, 5] and in (6, 9]; the first is wider, its centre 2.5."""
+    """good 0 and 6, defect 5 and 9: 3/4 in (0, 5] and in (6, 9]; the first is wider, its centre
+    2.5.
+    """
     threshold = calibrate_threshold([0, 0, 1, 1], [0.0, 6.0, 5.0, 9.0], "balanced_accuracy")
     assert (threshold.value, threshold.plateau) == (2.5, (0.0, 5.0))
     threshold = calibrate_threshold([0, 0, 1, 1], [4.0, 6.0, 5.0, 9.0], "youden")
@@ -114,7 +145,9 @@ def test_balanced_accuracy_takes_the_widest_of_tied_plateaus():
 
 
 def test_minimum_recall_by_hand():
-    """20 defects at 1 to 20: 19 of them are 95 %, so that only the one at 1 may be missed: (1.5, 2], a good at 1.5."""
+    """20 defects at 1 to 20: 19 of them are 95 %, so that only the one at 1 may be missed: (1.5,
+    2], a good at 1.5.
+    """
     labels, scores = np.r_[np.ones(20), 0, 0], np.r_[np.arange(1.0, 21.0), 1.5, 0.0]
     threshold = calibrate_threshold(labels, scores, "min_recall_95")
     assert (threshold.value, threshold.plateau) == (1.75, (1.5, 2.0))
@@ -134,14 +167,20 @@ def test_minimum_recall_is_the_highest_that_keeps_it(seed):
 def test_full_recall_can_always_be_had():
     good, defect = np.array([5.0, 6.0]), np.array([1.0, 2.0])
     assert highest_with_recall(1.0, good, defect) == 1.0
-    assert calibrate_threshold([0, 0, 1, 1], [5.0, 6.0, 1.0, 2.0], "min_recall_95").degenerate is True
+    assert (
+        calibrate_threshold([0, 0, 1, 1], [5.0, 6.0, 1.0, 2.0], "min_recall_95").degenerate is True
+    )
 
 
 def test_candidates_by_hand():
     value, low, high, rates = candidates(np.array([1.0, 3.0]), np.array([3.0, 7.0]))
     assert value.tolist() == [1.0, 2.0, 5.0]
     assert low.tolist() == [1.0, 1.0, 3.0] and high.tolist() == [1.0, 3.0, 7.0]
-    assert rates["recall"].tolist() == [1.0, 1.0, 0.5] and rates["specificity"].tolist() == [0.0, 0.5, 1.0]
+    assert rates["recall"].tolist() == [1.0, 1.0, 0.5] and rates["specificity"].tolist() == [
+        0.0,
+        0.5,
+        1.0,
+    ]
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -154,7 +193,9 @@ def test_otsu_has_the_smallest_variance_within_the_two_sides(seed):
         return sum(side.size * side.var() for side in sides)
 
     distinct = np.unique(scores)
-    assert within(threshold.value) == pytest.approx(min(within(value) for value in distinct[1:]), rel=1e-9)
+    assert within(threshold.value) == pytest.approx(
+        min(within(value) for value in distinct[1:]), rel=1e-9
+    )
     assert threshold.value == pytest.approx(np.mean(threshold.plateau))
 
 
@@ -165,15 +206,22 @@ def test_otsu_ignores_the_labels_and_splits_good_images_too():
         assert calibrate_threshold(labels, scores, "otsu").value == 5.0
     threshold = calibrate_threshold([0] * 5, scores, "otsu")
     assert threshold.calibration == {"specificity": pytest.approx(0.6)}
-    assert calibrate_threshold([1] * 5, scores, "otsu").calibration == {"recall": pytest.approx(0.4)}
+    assert calibrate_threshold([1] * 5, scores, "otsu").calibration == {
+        "recall": pytest.approx(0.4)
+    }
     neighbours = [1.0, np.nextafter(1.0, 2.0)]
-    assert decide(neighbours, calibrate_threshold([0, 0], neighbours, "otsu").value).tolist() == [False, True]
+    assert decide(neighbours, calibrate_threshold([0, 0], neighbours, "otsu").value).tolist() == [
+        False,
+        True,
+    ]
     constant = calibrate_threshold([0, 0], [3.0, 3.0], "otsu")
     assert constant.value == 3.0 and constant.degenerate is True
 
 
 @pytest.mark.parametrize("rule", NEED_BOTH)
-@pytest.mark.parametrize(("labels", "words"), [([1, 1, 1], "0 good and 3"), ([0, 0, 0], "3 good and 0")])
+@pytest.mark.parametrize(
+    ("labels", "words"), [([1, 1, 1], "0 good and 3"), ([0, 0, 0], "3 good and 0")]
+)
 def test_a_rule_for_both_refuses_one_class(rule, labels, words):
     with pytest.raises(DataError, match=words):
         calibrate_threshold(labels, [0.1, 0.2, 0.3], rule)
@@ -187,7 +235,13 @@ def test_a_rule_for_good_images_refuses_none(rule):
 
 @pytest.mark.parametrize(
     ("rule", "needed"),
-    [("conformal_0.01", 99), ("conformal_0.05", 19), ("conformal_0.1", 9), ("mean_3std", 2), ("mad", 1)],
+    [
+        ("conformal_0.01", 99),
+        ("conformal_0.05", 19),
+        ("conformal_0.1", 9),
+        ("mean_3std", 2),
+        ("mad", 1),
+    ],
 )
 def test_too_few_good_images_are_refused_and_the_number_is_named(rule, needed):
     scores = np.arange(needed + 1.0)  # the last one is a defect, and counts for nothing
@@ -227,15 +281,23 @@ def test_scores_are_handed_over_by_class_ascending_in_float64():
 
 @pytest.mark.parametrize("rule", CALIBRATED_RULES)
 def test_calibrating_and_deciding_agree_on_float32_scores(rule):
-    """The stored value decides on the float32 scores as the calibration counted, after a trip through JSON."""
+    """The stored value decides on the float32 scores as the calibration counted, after a trip
+    through JSON.
+    """
     rng = np.random.default_rng(5)
     labels = np.r_[np.zeros(120, int), np.ones(40, int)]
-    scores = (1 + rng.normal(2e-6 * labels, 1e-6)).astype(np.float32)  # steps of 1.2e-7: full of neighbours and ties
+    scores = (1 + rng.normal(2e-6 * labels, 1e-6)).astype(
+        np.float32
+    )  # steps of 1.2e-7: full of neighbours and ties
     threshold = calibrate_threshold(labels, scores, rule)
     value = json.loads(json.dumps(threshold.to_dict(), allow_nan=False))["value"]
     flagged = decide(scores, value)
-    assert threshold.calibration["specificity"] == pytest.approx((~flagged[labels == 0]).mean(), abs=1e-12)
+    assert threshold.calibration["specificity"] == pytest.approx(
+        (~flagged[labels == 0]).mean(), abs=1e-12
+    )
     assert threshold.calibration["recall"] == pytest.approx(flagged[labels == 1].mean(), abs=1e-12)
     low, high = threshold.plateau
     assert low < value <= high
-    assert (decide(scores, np.nextafter(low, np.inf)) == flagged).all() and (decide(scores, high) == flagged).all()
+    assert (decide(scores, np.nextafter(low, np.inf)) == flagged).all() and (
+        decide(scores, high) == flagged
+    ).all()

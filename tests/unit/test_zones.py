@@ -1,11 +1,18 @@
-"""Thresholds per zone: uneven sizes, percentiles and pixel rates by hand, agreement with a pixel-by-pixel loop."""
+"""Thresholds per zone: uneven sizes, percentiles and pixel rates by hand, agreement with a
+pixel-by-pixel loop.
+"""
 
 import numpy as np
 import pytest
 
 from nbhelpers.errors import ConfigError, DataError
 from nbhelpers.evaluation.metrics import decide
-from nbhelpers.evaluation.zones import apply_zone_thresholds, compare_zones, zone_index, zone_thresholds
+from nbhelpers.evaluation.thresholds.zones import (
+    apply_zone_thresholds,
+    compare_zones,
+    zone_index,
+    zone_thresholds,
+)
 
 
 @pytest.mark.parametrize(
@@ -38,10 +45,18 @@ def test_uneven_zones_are_those_of_a_slow_loop():
     assert found.shape == (3, 3) and flagged.shape == maps.shape and flagged.dtype == bool
     for row in range(3):
         for column in range(3):
-            pixels = [(i, j) for i in range(7) for j in range(11) if i * 3 // 7 == row and j * 3 // 11 == column]
+            pixels = [
+                (i, j)
+                for i in range(7)
+                for j in range(11)
+                if i * 3 // 7 == row and j * 3 // 11 == column
+            ]
             zone = np.array([maps[:, i, j] for i, j in pixels], dtype=np.float64).T  # (N, pixels)
             assert found[row, column] == pytest.approx(np.percentile(zone, 90), rel=1e-12)
-            assert np.array([flagged[:, i, j] for i, j in pixels]).T.tolist() == (zone >= found[row, column]).tolist()
+            assert (
+                np.array([flagged[:, i, j] for i, j in pixels]).T.tolist()
+                == (zone >= found[row, column]).tolist()
+            )
 
 
 def test_a_score_on_the_threshold_is_anomalous():
@@ -56,14 +71,21 @@ def test_equal_zones_are_one_threshold():
 
 
 def test_a_quiet_zone_pays():
-    """Good pixels at 0 on the left, at 10 on the right; a defect of 5 on the left, which one threshold cannot see."""
+    """Good pixels at 0 on the left, at 10 on the right; a defect of 5 on the left, which one
+    threshold cannot see.
+    """
     good = np.tile([0.0, 10.0], (2, 2, 1))  # (2, 2, 2)
     val = np.concatenate([good, good + 0.5])  # medians 0.25 and 10.25, of all pixels 5.25
     test, masks = good.copy(), np.zeros((2, 2, 2), dtype=np.uint8)
     test[0, 0, 0], masks[0, 0, 0] = 5.0, 1
     found = compare_zones(val, test, masks, grid=2, percentile=50)
     assert found["zones"] == {"f1": 1.0, "precision": 1.0, "recall": 1.0, "iou": 1.0}
-    assert found["single"] == {"f1": 0.0, "precision": 0.0, "recall": 0.0, "iou": 0.0}  # flags the four at 10
+    assert found["single"] == {
+        "f1": 0.0,
+        "precision": 0.0,
+        "recall": 0.0,
+        "iou": 0.0,
+    }  # flags the four at 10
 
 
 def test_rates_by_hand():
@@ -77,7 +99,9 @@ def test_rates_by_hand():
     assert found == {"zones": expected, "single": expected}
 
 
-@pytest.mark.parametrize("maps", [np.zeros((4, 4)), np.zeros((0, 4, 4)), np.full((1, 4, 4), np.nan)])
+@pytest.mark.parametrize(
+    "maps", [np.zeros((4, 4)), np.zeros((0, 4, 4)), np.full((1, 4, 4), np.nan)]
+)
 def test_maps_that_do_not_fit_are_refused(maps):
     with pytest.raises(DataError, match="finite anomaly maps"):
         zone_thresholds(maps)

@@ -1,1 +1,3 @@
-"""Seven networks that reconstruct images, one file each; `registry` builds them by name."""
+"""Autoencoders: networks, losses, training, and the heads that compare an image with its
+reconstruction.
+"""

@@ -1,4 +1,6 @@
-"""What the tests of training share: small networks, criteria, and a way to run a training of the drawn images."""
+"""What the tests of training share: small networks, criteria, and a way to run a training of the
+drawn images.
+"""
 
 from types import SimpleNamespace
 
@@ -7,12 +9,20 @@ import torch
 from torch import nn
 
 from nbhelpers.config import load_config
-from nbhelpers.models.autoencoders.base import BaseAutoencoder
-from nbhelpers.models.training.trainer import train
-from nbhelpers.settings_autoencoder import TrainingConfig
+from nbhelpers.config.autoencoders import TrainingConfig
+from nbhelpers.models.autoencoders.networks.base import BaseAutoencoder
+from nbhelpers.models.autoencoders.training.trainer import train
 
-BASE = {**load_config().autoencoder.training.model_dump(), "epochs": 2, "warmup_epochs": 0, "batch_size": 4,
-        "scheduler": "none", "clip_norm": 0.0, "patience": 0, "precision": "auto"}
+BASE = {
+    **load_config().autoencoder.training.model_dump(),
+    "epochs": 2,
+    "warmup_epochs": 0,
+    "batch_size": 4,
+    "scheduler": "none",
+    "clip_norm": 0.0,
+    "patience": 0,
+    "precision": "auto",
+}
 
 
 class Plain(BaseAutoencoder):
@@ -89,20 +99,48 @@ def same_weights(first, second):
 @pytest.fixture(scope="session")
 def kit():
     """The classes above, and ``BASE``."""
-    return SimpleNamespace(Plain=Plain, Level=Level, Small=Small, Squares=Squares, Constant=Constant, Never=Never,
-                           BASE=BASE, same_weights=same_weights)
+    return SimpleNamespace(
+        Plain=Plain,
+        Level=Level,
+        Small=Small,
+        Squares=Squares,
+        Constant=Constant,
+        Never=Never,
+        BASE=BASE,
+        same_weights=same_weights,
+    )
 
 
 @pytest.fixture
 def run(samples, tmp_path):
-    """Train on the eight good images, one of them held out, with some settings changed: the network and the result."""
-    def trained(name, network=None, criterion=None, images=None, corruption="none", loader=None, groups=None,
-                **changes):
+    """Train on the eight good images, one of them held out, with some settings changed: the network
+    and the result.
+    """
+
+    def trained(
+        name,
+        network=None,
+        criterion=None,
+        images=None,
+        corruption="none",
+        loader=None,
+        groups=None,
+        **changes,
+    ):
         network = network or Plain()
         criterion = criterion or (Squares() if network.uses_criterion else None)
-        result = train(network, criterion, images or samples["train"],
-                       TrainingConfig(**{**BASE, **changes}), corruption=corruption, groups=groups, seed=3,
-                       device="cpu", loader=loader or {}, folder=tmp_path / name)
+        result = train(
+            network,
+            criterion,
+            images or samples["train"],
+            TrainingConfig(**{**BASE, **changes}),
+            corruption=corruption,
+            groups=groups,
+            seed=3,
+            device="cpu",
+            loader=loader or {},
+            folder=tmp_path / name,
+        )
         return network, result
 
     return trained

@@ -1,4 +1,6 @@
-"""What a training does when a number, the memory, the device or a package is missing; and what trackers get."""
+"""What a training does when a number, the memory, the device or a package is missing; and what
+trackers get.
+"""
 
 import importlib.util
 import signal
@@ -12,8 +14,8 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import nn
 
 from nbhelpers.errors import ConfigError, DivergenceError, ModelError, ResourceError
-from nbhelpers.models.training import fitting
-from nbhelpers.models.training.module import SKIPPED
+from nbhelpers.models.autoencoders.training import fitting
+from nbhelpers.models.autoencoders.training.module import SKIPPED
 
 pytestmark = pytest.mark.unit
 
@@ -28,7 +30,9 @@ def test_a_loss_that_is_not_finite_stops_and_says_where(run, kit, value):
             loss, parts = super().forward(*pair)
             return (loss * value if self.calls == 5 else loss), parts
 
-    with pytest.raises(ModelError, match=r"epoch 2: expected a finite loss.*c/train/good/\d.png.*learning_rate.*32"):
+    with pytest.raises(
+        ModelError, match=r"epoch 2: expected a finite loss.*c/train/good/\d.png.*learning_rate.*32"
+    ):
         run("run", criterion=Fifth())
 
 
@@ -56,6 +60,7 @@ def test_a_gradient_that_is_not_finite_stops(run):
 
 def test_half_precision_skips_some_steps_and_no_more(run, kit, monkeypatch):
     """On a CPU, with the scaler of a GPU's half precision."""
+
     class Half(MixedPrecision):
         def autocast_context_manager(self):
             return torch.autocast("cpu", dtype=torch.bfloat16)
@@ -79,7 +84,9 @@ def test_half_precision_skips_some_steps_and_no_more(run, kit, monkeypatch):
     network, result = run("some", criterion=some)
     assert [("gradient_norm" in row) for row in result.history] == [True, True]
     assert not kit.same_weights(network, kit.Plain())
-    with pytest.raises(DivergenceError, match="epoch 10: expected a finite gradient, found norm .*precision to 32"):
+    with pytest.raises(
+        DivergenceError, match="epoch 10: expected a finite gradient, found norm .*precision to 32"
+    ):
         run("all", criterion=all_of_them, epochs=30)
     assert all_of_them.steps == SKIPPED == 20
 
@@ -92,16 +99,23 @@ def test_out_of_memory_halves_the_batch_and_keeps_the_step(run, kit, capsys):
     ]
     twin, other = run("twin", batch_size=2, accumulate=4)
     assert capsys.readouterr().out == ""
-    assert kit.same_weights(network, twin) and result.stats["batch_size"] == other.stats["batch_size"] == 2
+    assert (
+        kit.same_weights(network, twin)
+        and result.stats["batch_size"] == other.stats["batch_size"] == 2
+    )
     with pytest.raises(ResourceError, match="one image of 32 px on cpu.*gradient_checkpointing"):
         run("none", kit.Small(fits=0), batch_size=2)
-    with pytest.raises(ResourceError, match=r"found too little; set a smaller data.image_size or network$"):
+    with pytest.raises(
+        ResourceError, match=r"found too little; set a smaller data.image_size or network$"
+    ):
         run("on already", kit.Small(fits=0), batch_size=2, gradient_checkpointing=True)
 
 
 def test_out_of_memory_later_goes_on_from_the_checkpoint(run, kit):
     _, whole = run("whole", epochs=3)
-    _, result = run("late", kit.Small(calls=3), epochs=3)  # an epoch is two batches and one held out
+    _, result = run(
+        "late", kit.Small(calls=3), epochs=3
+    )  # an epoch is two batches and one held out
     assert [row["epoch"] for row in result.history] == [1, 2, 3] and result.stats["batch_size"] == 2
     assert result.history[0]["held_out_loss"] == whole.history[0]["held_out_loss"]
     assert result.history[1]["held_out_loss"] != whole.history[1]["held_out_loss"]
@@ -119,20 +133,24 @@ def test_ctrl_c_stays_ctrl_c(run):
 
 
 def test_says_nothing_but_the_bar(run, capfd, monkeypatch):
-    from nbhelpers.models.training import callbacks
+    from nbhelpers.models.autoencoders.training import callbacks
 
-    monkeypatch.setattr(callbacks, "tqdm", partial(callbacks.tqdm, disable=False))  # whatever TQDM_DISABLE says
+    monkeypatch.setattr(
+        callbacks, "tqdm", partial(callbacks.tqdm, disable=False)
+    )  # whatever TQDM_DISABLE says
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         run("run")
     said = capfd.readouterr()
     assert said.out == "" and "2/2" in said.err and "held_out_loss=" in said.err
-    assert all(line.startswith("train:") for line in said.err.replace("\r", "\n").splitlines() if line)
+    assert all(
+        line.startswith("train:") for line in said.err.replace("\r", "\n").splitlines() if line
+    )
     assert [str(warning.message) for warning in caught if "lightning" in warning.filename] == []
 
 
 def test_precision(run, kit):
-    from nbhelpers.models.training.fitting import lightning_precision
+    from nbhelpers.models.autoencoders.training.fitting import lightning_precision
 
     names = [lightning_precision(name, torch.device("cpu")) for name in ("auto", "32", "bf16")]
     assert names == ["32-true", "32-true", "bf16-mixed"]
@@ -140,8 +158,13 @@ def test_precision(run, kit):
     full, _ = run("full", precision="auto")
     half, result = run("half", precision="bf16")
     assert all(tensor.dtype == torch.float32 for tensor in half.state_dict().values())
-    assert not kit.same_weights(full, half) and result.history[-1]["held_out_loss"] < result.history[0]["held_out_loss"]
-    with pytest.raises(ConfigError, match="precision: expected a CUDA device for 16, found cpu.*bf16 or 32"):
+    assert (
+        not kit.same_weights(full, half)
+        and result.history[-1]["held_out_loss"] < result.history[0]["held_out_loss"]
+    )
+    with pytest.raises(
+        ConfigError, match="precision: expected a CUDA device for 16, found cpu.*bf16 or 32"
+    ):
         run("sixteen", precision="16")
 
 
@@ -156,14 +179,24 @@ def test_tensorboard_has_the_rows_and_the_reconstructions(run, tmp_path):
         images += [image for tag in events.Tags()["images"] for image in events.Images(tag)]
     for name in ("held_out_loss", "train_mse", "learning_rate"):
         assert [event.step for event in scalars[name]] == [1, 2]
-        assert [event.value for event in scalars[name]] == pytest.approx([row[name] for row in result.history])
-    assert [(image.width, image.height) for image in images] == [(36, 70)]  # one held-out image above its twin
+        assert [event.value for event in scalars[name]] == pytest.approx(
+            [row[name] for row in result.history]
+        )
+    assert [(image.width, image.height) for image in images] == [
+        (36, 70)
+    ]  # one held-out image above its twin
 
 
 def test_a_tracker_that_is_not_installed_is_refused_at_once(run, tmp_path, monkeypatch):
     found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: name != "wandb" and found(name, *more) or None)
-    text = r"tracker 'wandb': wanted the package wandb, found none; pip install wandb or take it out"
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *more: name != "wandb" and found(name, *more) or None,
+    )
+    text = (
+        r"tracker 'wandb': wanted the package wandb, found none; pip install wandb or take it out"
+    )
     with pytest.raises(ConfigError, match=text):
         run("run", trackers=("wandb",))
     assert not list((tmp_path / "run").glob("*"))

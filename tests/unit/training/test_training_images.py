@@ -1,12 +1,21 @@
-"""Images of a training: held out, ordered, augmented, kept, batched and corrupted, each by seed and place alone."""
+"""Images of a training: held out, ordered, augmented, kept, batched and corrupted, each by seed and
+place alone.
+"""
 
 import numpy as np
 import pytest
 import torch
 
 from nbhelpers.errors import DataError
-from nbhelpers.models.training import batches as batches_module
-from nbhelpers.models.training.batches import Batches, EpochOrder, TrainingImages, corrupt, derived_seed, hold_out
+from nbhelpers.models.autoencoders.training import batches as batches_module
+from nbhelpers.models.autoencoders.training.batches import (
+    Batches,
+    EpochOrder,
+    TrainingImages,
+    corrupt,
+    derived_seed,
+    hold_out,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -26,17 +35,26 @@ def test_held_out_images_are_a_seeded_share():
 def test_without_groups_the_draw_is_as_it_always_was():
     for count, share, seed in ((30, 0.1, 1), (64, 0.25, 2), (2, 0.9, 3), (9, 0.99, 4)):
         draw = np.random.default_rng(derived_seed(seed, "held-out"))
-        wanted = draw.choice(count, min(max(1, round(share * count)), count - 1), replace=False).tolist()
+        wanted = draw.choice(
+            count, min(max(1, round(share * count)), count - 1), replace=False
+        ).tolist()
         for groups in (None, list(range(count))):
             assert hold_out(range(count), share, seed, "held-out", groups)[1] == sorted(wanted)
 
 
 def test_groups_are_held_out_whole():
-    names, groups = list(range(30)), [i // 3 if i < 21 else "large" for i in range(30)]  # seven of three, one of nine
+    names, groups = (
+        list(range(30)),
+        [i // 3 if i < 21 else "large" for i in range(30)],
+    )  # seven of three, one of nine
     drawn = set()
     for seed in range(20):
-        kept, held = hold_out(names, 0.15, seed, "held-out", groups)  # 4 or 5 images: two groups, or the large one
-        assert sorted(kept + held) == names and not {groups[i] for i in kept} & {groups[i] for i in held}
+        kept, held = hold_out(
+            names, 0.15, seed, "held-out", groups
+        )  # 4 or 5 images: two groups, or the large one
+        assert sorted(kept + held) == names and not {groups[i] for i in kept} & {
+            groups[i] for i in held
+        }
         large = {groups[i] for i in held} == {"large"}
         assert len(held) == 9 if large else len(held) in (6, 12)
         drawn.add(tuple(held))
@@ -44,7 +62,9 @@ def test_groups_are_held_out_whole():
     for share in (0.01, 0.99):
         kept, held = hold_out([1, 2, 3], share, 0, "held-out", ["a", "b", "a"])
         assert {tuple(kept), tuple(held)} == {(1, 3), (2,)}
-    with pytest.raises(DataError, match="at least 2 groups, one of them to be held out, found 3 images of 1"):
+    with pytest.raises(
+        DataError, match="at least 2 groups, one of them to be held out, found 3 images of 1"
+    ):
         hold_out([1, 2, 3], 0.1, 0, "held-out", ["a"] * 3)
 
 
@@ -66,10 +86,14 @@ def test_order_and_augmentation_depend_on_epoch_and_place_alone(samples):
     first = list(order)
     assert sorted(index for _, index in first) == list(range(7)) and list(order) == first
     order.set_epoch(1)
-    assert [index for _, index in order] != [index for _, index in first] and {epoch for epoch, _ in order} == {1}
+    assert [index for _, index in order] != [index for _, index in first] and {
+        epoch for epoch, _ in order
+    } == {1}
     images = TrainingImages(samples["train"], 32, "industrial", 1.0, seed=5)
     seen = [images[epoch, 2][0] for epoch in range(12)]
-    assert images[11, 2][0].equal(seen[11]) and images[4, 2][0].equal(seen[4])  # whatever came in between
+    assert images[11, 2][0].equal(seen[11]) and images[4, 2][0].equal(
+        seen[4]
+    )  # whatever came in between
     assert len({tuple(image.flatten().tolist()) for image in seen}) > 3
 
 
@@ -79,13 +103,26 @@ def test_kept_images_are_those_of_the_files(samples, monkeypatch):
     read = TrainingImages(samples["train"], 32)
     assert read.kept is None and all(kept[0, i][0].equal(read[0, i][0]) for i in range(8))
     image, name = kept[0, 0]
-    assert image.shape == (3, 32, 32) and name == samples["train"][0].id and -1 <= image.min() <= image.max() <= 1
+    assert (
+        image.shape == (3, 32, 32)
+        and name == samples["train"][0].id
+        and -1 <= image.min() <= image.max() <= 1
+    )
 
 
-@pytest.mark.parametrize(("size", "accumulate", "used", "shares"), [
-    (8, 1, 8, [1]), (4, 2, 8, [1, 1]), (3, 2, 8, [1, 1, 2]), (3, 3, 8, [9 / 8, 9 / 8, 6 / 8]), (7, 1, 7, [1]),
-])
-def test_a_lone_last_image_sits_out_and_steps_weigh_images_alike(samples, size, accumulate, used, shares):
+@pytest.mark.parametrize(
+    ("size", "accumulate", "used", "shares"),
+    [
+        (8, 1, 8, [1]),
+        (4, 2, 8, [1, 1]),
+        (3, 2, 8, [1, 1, 2]),
+        (3, 3, 8, [9 / 8, 9 / 8, 6 / 8]),
+        (7, 1, 7, [1]),
+    ],
+)
+def test_a_lone_last_image_sits_out_and_steps_weigh_images_alike(
+    samples, size, accumulate, used, shares
+):
     images = TrainingImages(samples["train"], 32)
     batches = Batches(images, images, size, accumulate, seed=0, loader={})
     assert batches.used == used
@@ -110,7 +147,9 @@ def test_corruption_by_hand():
     assert not masked.equal(corrupt(images, "mask", 2))
 
 
-def test_targets_stay_clean_and_held_out_images_are_corrupted_alike_in_every_epoch(samples, run, kit):
+def test_targets_stay_clean_and_held_out_images_are_corrupted_alike_in_every_epoch(
+    samples, run, kit
+):
     seen = {True: [], False: []}
 
     class Watched(kit.Plain):
@@ -119,7 +158,9 @@ def test_targets_stay_clean_and_held_out_images_are_corrupted_alike_in_every_epo
             return super().loss(inputs, targets, criterion)
 
     run("run", Watched(), corruption="noise", batch_size=8)
-    clean = {tuple(TrainingImages(samples["train"], 32)[0, i][0].flatten().tolist()) for i in range(8)}
+    clean = {
+        tuple(TrainingImages(samples["train"], 32)[0, i][0].flatten().tolist()) for i in range(8)
+    }
     for inputs, targets in seen[True] + seen[False]:
         assert {tuple(target.flatten().tolist()) for target in targets} <= clean
         assert float((inputs - targets).std()) == pytest.approx(0.2, rel=0.1)

@@ -1,0 +1,97 @@
+"""Is one method better than another? Paired tests on the same images, adjusted over the whole
+family of questions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from nbhelpers.analyses.parts import Part, make_part
+from nbhelpers.analyses.scenarios import cell, cell_draws, evaluate_cell, tested
+from nbhelpers.evaluation.bootstrap import stated
+from nbhelpers.evaluation.cell import draw_seed
+from nbhelpers.evaluation.significance import compare_methods, holm
+from nbhelpers.results.table import to_rows
+from nbhelpers.study import Study
+
+#: p value to what it is a test of: DeLong on the ranking, sign flips on AUPIMO, McNemar on the
+#: decisions.
+TESTS = {"p_delong": "image_auroc", "p_permutation": "aupimo", "p_mcnemar": "accuracy"}
+
+
+def methods_part(study: Study, scenario: str) -> Part:
+    """Rows of a method ``against_method``: differences, p values, and p values adjusted (Holm) over
+    all categories and pairs.
+
+    A family is one test in one scenario: all that is asked with it there. AUPIMO is compared where
+    all methods have it.
+    """
+
+    def make() -> list[dict[str, Any]]:
+        tables = []
+        for category in study.categories:
+            by_method = {
+                method: tested(study, scenario, method, category) for method in study.config.methods
+            }
+            cells = {
+                method: evaluate_cell(study, scenario, method, category) for method in by_method
+            }
+            draws = {method: cell_draws(study, scenario, method, category) for method in by_method}
+            per_image = {method: sample.get("aupimo_per_image") for method, sample in draws.items()}
+            table = compare_methods(
+                by_method,
+                {method: cell["threshold"]["value"] for method, cell in cells.items()},
+                None if any(values is None for values in per_image.values()) else per_image,
+                seed=draw_seed(study.config.seed, category),
+                level=study.config.evaluation.confidence,
+            )
+            tables.append(table.assign(category=category))
+        table = pd.concat(tables, ignore_index=True)
+        for name in TESTS:
+            known = table[name].dropna() if name in table else pd.Series(dtype=float)
+            table[f"{name}_holm"] = pd.Series(holm({str(i): p for i, p in known.items()})).rename(
+                int
+            )
+        found = []
+        for row in table.to_dict("records"):
+            n_images = row["n_images"]
+            metrics = {
+                "image_auroc": stated(row["image_auroc"], n_images, row["ci_low"], row["ci_high"]),
+                "accuracy": stated(row["accuracy"], n_images),
+            }
+            if pd.notna(row.get("aupimo")):
+                metrics["aupimo"] = stated(row["aupimo"], row["n_aupimo"])
+                metrics["rank_biserial"] = stated(row["rank_biserial"], row["n_aupimo"])
+            for name in TESTS:
+                if pd.notna(row.get(name)):
+                    count = row["n_aupimo"] if name == "p_permutation" else n_images
+                    metrics[name] = stated(row[name], count)
+                    metrics[f"{name}_holm"] = stated(row[f"{name}_holm"], count)
+            found += to_rows(
+                scenario,
+                row["method"],
+                row["category"],
+                study.config.seed,
+                metrics,
+                against_method=row["against_method"],
+            )
+        return found
+
+    keys = [cell(study, scenario, *asked).key for asked in study.cells]
+    return make_part(study, __name__, f"methods_{scenario}", make, cells=keys)
+
+
+def parts(study: Study) -> list[Part]:
+    """All of this module's rows: none for a single method."""
+    return (
+        [methods_part(study, name) for name in study.config.scenarios]
+        if len(study.config.methods) > 1
+        else []
+    )
+
+
+def compare(study: Study, *scenarios: str) -> pd.DataFrame:
+    """``methods_part`` of several scenarios as rows."""
+    return pd.concat([methods_part(study, name).rows() for name in scenarios], ignore_index=True)

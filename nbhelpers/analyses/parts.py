@@ -1,0 +1,65 @@
+"""A part of the tidy table: the rows that answer one question, computed once and kept like any artefact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from nbhelpers.files import read_json, write_json
+from nbhelpers.results.table import as_table
+from nbhelpers.study import Artefact, Study
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some rows of the tidy table.
+
+    Attributes:
+        name: Its file below ``results/rows``.
+        stored: Its rows as an artefact.
+        optional: They belong into the table if somebody asked for them; the report does not ask.
+    """
+
+    name: str
+    stored: Artefact[Rows]
+    optional: bool = False
+
+    def rows(self) -> pd.DataFrame:
+        """Its rows, computed unless they are there and current, in the columns of the table."""
+        return as_table(self.stored.get())
+
+    def is_made(self) -> bool:
+        """Whether its rows are there and current."""
+        return self.stored.is_current()
+
+
+def make_part(
+    study: Study,
+    module: str,
+    name: str,
+    make: Callable[[], Rows],
+    *,
+    optional: bool = False,
+    **inputs: Any,
+) -> Part:
+    """A part whose rows ``make`` computes.
+
+    Args:
+        study: Whose rows they are.
+        module: ``__name__`` of the module that computes them; it and what it imports are the code
+            that they depend on.
+        name: See ``Part``.
+        make: Computes the rows.
+        optional: See ``Part``.
+        inputs: JSON-able; everything else that the rows depend on. Cheap to tell.
+    """
+    code = module.removeprefix("nbhelpers.")
+    recipe = study.recipe("rows", code, part=name, **inputs)
+    path = study.config.output_dir / "results" / "rows" / f"{name}.json"
+    stored = Artefact(path, recipe, lambda file: write_json(file, make()), read_json)
+    return Part(name, stored, optional)

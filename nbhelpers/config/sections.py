@@ -1,0 +1,175 @@
+"""The sections of the configuration, typed and frozen; what their values may be, and nothing else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Share = Annotated[float, Field(ge=0, le=1)]
+OpenShare = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+PositiveInt = Annotated[int, Field(gt=0)]
+
+
+def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] > pair[1]:
+        raise ValueError("[low, high] with low <= high")
+    return pair
+
+
+Range = Annotated[tuple[Positive, Positive], AfterValidator(_ascending)]
+ShareRange = Annotated[tuple[Positive, Share], AfterValidator(_ascending)]
+KernelRange = Annotated[tuple[PositiveInt, PositiveInt], AfterValidator(_ascending)]
+Domain = Literal["clean", "shift"]
+ShiftPart = Literal[
+    "rotation",
+    "crop",
+    "translation",
+    "brightness",
+    "contrast",
+    "saturation",
+    "blur",
+    "noise",
+    "illumination",
+    "geometric",
+    "photometric",
+]
+Layers = Annotated[tuple[str, ...], Field(min_length=1)]
+Aggregation = Literal["max", "mean", "topk"]
+
+
+class Settings(BaseModel):
+    """Frozen, no unknown key, and a string is never taken for a number or a truth value."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lists_are_tuples(cls, values: Any) -> Any:
+        # YAML and JSON know lists only, and strict mode takes none for a tuple
+        if not isinstance(values, Mapping):
+            return values
+        return {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
+
+
+class SyntheticConfig(Settings):
+    """Sizes of the drawn data set."""
+
+    size: Annotated[int, Field(ge=64)]
+    train_good: Annotated[int, Field(ge=5)]
+    test_good: PositiveInt
+    per_defect: PositiveInt
+
+
+class DataConfig(Settings):
+    """Which images, from where, at which size."""
+
+    source: Literal["folder", "synthetic"]
+    root: str
+    categories: tuple[str, ...]
+    image_size: Annotated[int, Field(ge=32)]
+    synthetic: SyntheticConfig
+
+
+class GroupRule(Settings):
+    """Which images of a category show the same object, told from their file names."""
+
+    pattern: str
+    max_gap: Annotated[int, Field(ge=0)]
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, pattern: str) -> str:
+        try:
+            groups = re.compile(pattern).groups
+        except re.error as error:
+            raise ValueError(f"a regular expression ({error})") from None
+        if groups != 1:
+            raise ValueError(
+                "a regular expression with one group, the number of the object or frame"
+            )
+        return pattern
+
+
+class SplitConfig(Settings):
+    """Shares and rules of train, val and test (F026)."""
+
+    train_ratio: OpenShare
+    val_anomaly_ratio: OpenShare
+    stratify: Literal["none", "defect"]
+    groups: dict[str, GroupRule]
+
+
+class LoaderConfig(Settings):
+    """How batches are read (F010)."""
+
+    batch_size: PositiveInt
+    num_workers: Annotated[int, Field(ge=0)]
+    pin_memory: bool
+    persistent_workers: bool
+    prefetch_factor: PositiveInt
+
+
+class ShiftConfig(Settings):
+    """The domain shift's parts and ranges (F034-F039), as they are at severity ``moderate``."""
+
+    severity: Literal["mild", "moderate", "severe"]
+    only: tuple[ShiftPart, ...]
+    rotation_degrees: Annotated[float, Field(ge=0, le=45)]
+    crop_scale: ShareRange
+    crop_aspect: Range
+    translation: Annotated[float, Field(ge=0, lt=0.5)]
+    brightness: Range
+    contrast: Range
+    saturation: Range
+    blur_kernel: KernelRange
+    blur_sigma: Range
+    blur_probability: Share
+    noise_sigma: Range
+    noise_probability: Share
+    illumination_probability: Share
+    illumination_strength: ShareRange
+    illumination_sigma: Positive
+
+
+class BackboneConfig(Settings):
+    """A pretrained network, the same for every method that reads features."""
+
+    name: str
+    weights: Literal["packaged", "imagenet", "random"]
+
+
+class PatchCoreConfig(Settings):
+    """Hyper-parameters of PatchCore."""
+
+    layers: Layers
+    coreset_ratio: Annotated[float, Field(gt=0, le=1)]
+    num_neighbors: PositiveInt
+    reweight: bool
+    aggregation: Aggregation
+    topk_percentile: OpenShare
+
+
+class PadimConfig(Settings):
+    """Hyper-parameters of PaDiM."""
+
+    layers: Layers
+    n_features: PositiveInt
+    aggregation: Aggregation
+    topk_percentile: OpenShare
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+
+
+class EvaluationConfig(Settings):
+    """Thresholds, and the uncertainty of the metrics."""
+
+    bootstrap_draws: Annotated[int, Field(ge=100)]
+    confidence: Annotated[float, Field(ge=0.5, lt=1)]
+    threshold_rule: str
+    target_fprs: Annotated[tuple[OpenShare, ...], Field(min_length=1)]
+    conformal_folds: Annotated[int, Field(ge=2)]

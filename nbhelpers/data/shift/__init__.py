@@ -1,0 +1,3 @@
+"""The domain shift: parameters drawn from a seed, applied to image and mask alike, written as
+shifted twins.
+"""

@@ -1,0 +1,1 @@
+"""A small data set drawn by code: hazelnut, carpet, zipper and their defects."""

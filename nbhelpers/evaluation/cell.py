@@ -1,0 +1,201 @@
+"""A scenario is a row of a table: what the model was fitted on, where the threshold and the test
+images come from.
+
+A cell (one method, one category, one scenario) is evaluated once: values, and a bootstrap sample of
+each metric. Everything else about uncertainty is arithmetic on those samples: a macro average is
+the mean of its categories' samples, and two cells on the same images (or their shifted twins) have
+the same resamples, so that the difference of their samples is the paired bootstrap.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from nbhelpers.config.sections import EvaluationConfig
+from nbhelpers.errors import DataError
+from nbhelpers.evaluation.aupimo import mean_aupimo_draws, per_image_aupimo
+from nbhelpers.evaluation.bootstrap import Array, entry, image_draws, pixel_draws
+from nbhelpers.evaluation.calibration import expected_calibration_error, platt
+from nbhelpers.evaluation.metrics import (
+    IMAGE_METRICS,
+    PIXEL_METRICS,
+    RATE_METRICS,
+    image_metrics,
+    pixel_metrics,
+)
+from nbhelpers.evaluation.thresholds.calibrate import calibrate_threshold
+from nbhelpers.evaluation.thresholds.compare import threshold_draws
+from nbhelpers.predictions import Predictions
+
+Draws = dict[str, Array]
+
+
+def draw_seed(seed: int, category: str) -> tuple[int, int]:
+    """Seed of a category's resamples: its own, so that categories are redrawn independently of one
+    another.
+    """
+    return seed, zlib.crc32(category.encode())
+
+
+def evaluate(
+    vals: Sequence[Predictions],
+    test: Predictions,
+    settings: EvaluationConfig,
+    seed: tuple[int, ...],
+) -> tuple[dict[str, Any], Draws]:
+    """Calibrate on ``vals``, measure on ``test``: every metric with its interval and image count.
+
+    Image metrics count all test images, and their intervals redraw test and calibration images.
+    Pixel metrics count those whose pixel labels are known, good images included; without any mask
+    they are skipped, and ``pixel_skipped`` says so.
+
+    Args:
+        vals: Validation predictions; several (of all categories, by one model) calibrate one
+            threshold.
+        test: Test predictions.
+        settings: Rule, draws and level.
+        seed: See ``draw_seed``.
+
+    Returns:
+        First ``threshold`` (see ``Threshold.to_dict``), ``metrics`` (name to value, ci_low,
+        ci_high, n_images), ``pixel_skipped`` and ``aupimo_skipped`` (reason, or None), ``left_out``
+        (ids of images left out of pixel metrics). Second the bootstrap sample of each metric,
+        ``(draws,)``, and ``aupimo_per_image`` ``(N,)``, NaN where it has none.
+    """
+    labels = np.concatenate([val.labels for val in vals])
+    scores = np.concatenate([val.image_scores for val in vals])
+    threshold = calibrate_threshold(labels, scores, settings.threshold_rule)
+    size = {"draws": settings.bootstrap_draws}
+    moved = threshold_draws(labels, scores, settings.threshold_rule, **size, seed=(*seed, 1))
+    draws: Draws = {"threshold": moved}
+    draws |= image_draws(test.labels, test.image_scores, moved, **size, seed=seed)
+    values = {"threshold": threshold.value} | {
+        name: value
+        for name, value in image_metrics(test.labels, test.image_scores, threshold.value).items()
+        if name in IMAGE_METRICS
+    }
+    counts = dict.fromkeys(values, len(test)) | {"threshold": labels.size}
+    probabilities = platt(labels, scores).probabilities(
+        test.image_scores, prior=float(test.labels.mean())
+    )
+    values["ece"] = expected_calibration_error(test.labels, probabilities)
+    counts["ece"] = len(test)
+    seen, skipped, aupimo_skipped = test.subset(test.pixel_valid), None, None
+    if seen.masks.any():
+        pixel_values, pixel_sample, per_image = evaluate_pixels(seen, settings, seed)
+        values, draws = values | pixel_values, draws | pixel_sample
+        counts |= dict.fromkeys(pixel_values, len(seen)) | {"aupimo": int(seen.labels.sum())}
+        if isinstance(per_image, str):
+            aupimo_skipped = per_image
+        else:
+            draws["aupimo_per_image"] = np.full(len(test), np.nan)
+            draws["aupimo_per_image"][test.pixel_valid] = per_image
+    else:
+        skipped = aupimo_skipped = (
+            "no test image has a defect mask, so nothing can be said about localisation"
+        )
+    left_out = [
+        identity for identity, valid in zip(test.ids, test.pixel_valid, strict=True) if not valid
+    ]
+    metrics = {
+        name: entry(value, draws.get(name), counts[name], settings.confidence)
+        for name, value in values.items()
+    }
+    result = {
+        "threshold": threshold.to_dict(),
+        "metrics": metrics,
+        "pixel_skipped": skipped,
+        "aupimo_skipped": aupimo_skipped,
+        "left_out": left_out,
+    }
+    return result, draws
+
+
+def evaluate_pixels(
+    seen: Predictions, settings: EvaluationConfig, seed: tuple[int, ...]
+) -> tuple[dict[str, float], Draws, Array | str]:
+    """PIXEL_METRICS and mean AUPIMO of images whose pixel labels are known, their samples, AUPIMO
+    of each image.
+
+    Where the good images are too few for AUPIMO it is left out, and the third is the reason.
+    """
+    size = {"draws": settings.bootstrap_draws, "seed": seed}
+    values = {
+        name: value
+        for name, value in pixel_metrics(seen.anomaly_maps, seen.masks).items()
+        if name in PIXEL_METRICS
+    }
+    draws = pixel_draws(seen.anomaly_maps, seen.masks, **size)
+    try:
+        per_image = per_image_aupimo(seen.anomaly_maps, seen.masks)
+    except DataError as reason:  # a finding about these images, stored with the cell
+        return values, draws, str(reason)
+    draws["aupimo"] = mean_aupimo_draws(per_image, **size)
+    return values | {"aupimo": float(np.nanmean(per_image))}, draws, per_image
+
+
+def macro(cells: Sequence[tuple[dict[str, Any], Draws]], level: float) -> dict[str, dict[str, Any]]:
+    """Macro averages over categories with their intervals; of rates only: thresholds and counts
+    have no mean.
+
+    A metric that one category lacks (no masks, say) is left out: a mean of fewer categories would
+    be read as a mean of all.
+
+    Args:
+        cells: What ``evaluate`` gave for each category; each was redrawn on its own.
+        level: Of the intervals.
+    """
+    shared = [
+        name for name in RATE_METRICS if all(name in result["metrics"] for result, _ in cells)
+    ]
+    entries = {name: [result["metrics"][name] for result, _ in cells] for name in shared}
+    sampled = [name for name in shared if all(name in draws for _, draws in cells)]
+    means = {name: np.mean([draws[name] for _, draws in cells], axis=0) for name in sampled}
+    return {
+        name: entry(
+            np.mean([part["value"] for part in entries[name]]),
+            means.get(name),
+            sum(part["n_images"] for part in entries[name]),
+            level,
+        )
+        for name in shared
+    }
+
+
+def difference(
+    before: tuple[Mapping[str, float], Draws],
+    after: tuple[Mapping[str, float], Draws],
+    counts: Mapping[str, int],
+    level: float,
+) -> tuple[dict[str, dict[str, Any]], Draws]:
+    """``after`` minus ``before`` of every metric in ``counts`` that both have a sample of, with
+    paired intervals.
+
+    Args:
+        before: Values, and samples of the same resamples: image i and its twin i are redrawn
+            together.
+        after: The same of the other side.
+        counts: Metric to its number of images.
+        level: Of the intervals.
+    """
+    shared = [name for name in counts if name in before[1] and name in after[1]]
+    draws = {name: after[1][name] - before[1][name] for name in shared}
+    return {
+        name: entry(after[0][name] - before[0][name], draws[name], counts[name], level)
+        for name in shared
+    }, draws
+
+
+def check_twins(before: Sequence[str], after: Sequence[str]) -> None:
+    """Raises DataError where two lists of clean source ids are not the same images in the same
+    order.
+    """
+    if list(before) != list(after):
+        raise DataError(
+            f"expected twins of the same images in the same order, found {len(before)} and {len(after)} images that "
+            "differ; delete the stored shifted images and predictions, and run again"
+        )

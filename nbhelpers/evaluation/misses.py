@@ -1,0 +1,251 @@
+"""Which images are judged wrongly, and which kinds of defect are missed: tables of decisions, bins,
+recall, tests.
+
+A bin is a property of the defect on its clean image, so that every scenario has the same bins and a
+shifted twin keeps its source's. Recall says what the deployed threshold does; ``separation`` and
+the margin's rank tests do not depend on it: where a shift lifts all scores, recall rises and
+nothing has become easier to see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+from sklearn.metrics import roc_auc_score
+
+from nbhelpers.errors import DataError
+from nbhelpers.evaluation.bootstrap import score_summary, share_interval
+from nbhelpers.evaluation.metrics import decide
+from nbhelpers.predictions import Predictions
+
+#: Each property of a defect: the column of ``exploration.describe_defects`` it is read from, its
+#: bins in order.
+PROPERTIES = {
+    "size": ("area_percent", ("small", "medium", "large")),
+    "border": ("border_distance", ("near", "middle", "far")),
+    "contrast": ("contrast_delta_e", ("low", "medium", "high")),
+}
+#: ``near``: within a tenth of the shorter side, which is what the shift can move out of the frame;
+#: the same in every category, where tertiles would call a defect in the middle of a centred object
+#: near.
+BORDER_LIMITS = (0.2, 0.6)
+#: The one bin where three cannot be made.
+ONE_BIN = "all"
+#: Name of the group of defects that no method misses.
+NOBODY = "nobody"
+
+
+def error_table(predictions: Predictions, threshold: float) -> pd.DataFrame:
+    """False positives and false negatives, farthest beyond the threshold first.
+
+    Columns: id, defect_type, kind (``false_positive`` or ``false_negative``), score, margin (score
+    minus threshold).
+    """
+    scores = predictions.image_scores.astype(np.float64)
+    flagged = decide(scores, threshold)
+    table = pd.DataFrame(
+        {
+            "id": predictions.ids,
+            "defect_type": predictions.defect_types,
+            "kind": np.where(flagged, "false_positive", "false_negative"),
+            "score": scores,
+            "margin": scores - threshold,
+        }
+    )
+    wrong = table[flagged != predictions.labels.astype(bool)]
+    return wrong.sort_values("margin", key=lambda margin: -margin.abs(), kind="stable").reset_index(
+        drop=True
+    )
+
+
+def bin_limits(facts: pd.DataFrame) -> pd.DataFrame:
+    """Where the bins of each category and property end: columns category, property, low, high.
+
+    The first bin holds values up to ``low``, the last those above ``high``. ``size`` and
+    ``contrast``: tertiles of the category's defects; both limits are values that occur, so that no
+    rounding decides about a tie. NaN where there are fewer than three different values: all its
+    defects are one bin then.
+
+    Args:
+        facts: One row a clean defect image, as ``exploration.describe_defects`` gives.
+    """
+    rows = []
+    for category, own in facts.groupby("category", sort=False):
+        for name, (column, _) in PROPERTIES.items():
+            values = np.sort(own[column].dropna().to_numpy(np.float64))
+            low, high = float("nan"), float("nan")
+            if name == "border":
+                low, high = BORDER_LIMITS
+            elif len(np.unique(values)) >= 3:
+                low, high = values[-(-len(values) // 3) - 1], values[-(-2 * len(values) // 3) - 1]
+            rows.append({"category": category, "property": name, "low": low, "high": high})
+    return pd.DataFrame(rows, columns=["category", "property", "low", "high"])
+
+
+def bin_defects(facts: pd.DataFrame) -> pd.DataFrame:
+    """``facts`` with the columns ``size``, ``border`` and ``contrast`` added: the bin of each
+    defect.
+
+    The limits are those of ``bin_limits(facts)``. A property that could not be measured (NaN) has
+    no bin (NaN); where three bins cannot be made the bin is ``all``.
+    """
+    binned = facts.copy()
+    limits = bin_limits(facts).set_index(["category", "property"])
+    for name, (column, bins) in PROPERTIES.items():
+        ends = (
+            limits.loc[[(category, name) for category in facts.category]]
+            if len(facts)
+            else limits.iloc[:0]
+        )
+        values, low, high = (
+            facts[column].to_numpy(float),
+            ends.low.to_numpy(float),
+            ends.high.to_numpy(float),
+        )
+        chosen = np.select([values <= low, values <= high], bins[:2], bins[2]).astype(object)
+        chosen[np.isnan(low)] = ONE_BIN
+        chosen[np.isnan(values)] = np.nan
+        binned[name] = chosen
+    return binned
+
+
+def recall_by(
+    detected: ArrayLike, groups: Sequence[str | float], level: float = 0.95
+) -> pd.DataFrame:
+    """Recall of each group of defect images with its Clopper-Pearson interval.
+
+    Args:
+        detected: ``(N,)`` bool, one for each defect image.
+        groups: N names; images without one (NaN) are left out.
+        level: Of the intervals.
+
+    Returns:
+        One row a group, sorted by name: group, n, recall, ci_low, ci_high.
+    """
+    table = pd.DataFrame({"detected": np.asarray(detected, bool), "group": list(groups)})
+    rows = []
+    for group, own in table.groupby("group"):
+        recall, low, high = share_interval(int(own.detected.sum()), len(own), level)
+        rows.append(
+            {"group": group, "n": len(own), "recall": recall, "ci_low": low, "ci_high": high}
+        )
+    return pd.DataFrame(rows, columns=["group", "n", "recall", "ci_low", "ci_high"])
+
+
+def missed_by(detected: Mapping[str, ArrayLike]) -> list[str]:
+    """Which methods miss each defect image, joined by `` + `` in the order of the mapping, or
+    ``nobody``.
+
+    Args:
+        detected: Method to ``(N,)`` bool of the same N defect images.
+
+    Raises:
+        DataError: no method, or methods with different numbers of images.
+    """
+    sizes = {method: len(np.asarray(found)) for method, found in detected.items()}
+    if len(set(sizes.values())) != 1:
+        raise DataError(
+            f"expected the decisions of at least one method on the same defect images, found {sizes or 'none'}; "
+            "take all of them from one scenario and category"
+        )
+    missed = ~np.column_stack(
+        [np.asarray(found, bool) for found in detected.values()]
+    )  # (N, methods)
+    names = np.array(list(detected))
+    return [" + ".join(names[row]) or NOBODY for row in missed]
+
+
+def missed_by_all(detected: Mapping[str, ArrayLike]) -> NDArray[np.bool_]:
+    """The hard cases ``(N,)``: defect images that every method misses; DataError as ``missed_by``."""
+    everybody = " + ".join(detected)
+    return np.array([missed == everybody for missed in missed_by(detected)], bool)
+
+
+def agreement(missed: Sequence[str], groups: Sequence[str]) -> pd.DataFrame:
+    """Defect images by group (rows, e.g. defect type) and by who misses them (columns, see
+    ``missed_by``).
+    """
+    table = pd.crosstab(
+        pd.Series(list(groups), name="group"), pd.Series(list(missed), name="missed by")
+    )
+    order = sorted(table.columns, key=lambda name: (name != NOBODY, name.count(" + "), name))
+    return table[order]
+
+
+def separation(labels: ArrayLike, scores: ArrayLike, defect_types: Sequence[str]) -> pd.DataFrame:
+    """How each defect type's scores stand out from the good images' of the same category, at no
+    threshold.
+
+    Args:
+        labels, scores: ``(N,)`` of all images of one category.
+        defect_types: N names.
+
+    Returns:
+        One row a defect type, sorted by name: defect_type, n, image_auroc (against all good
+            images), ks and ks_pvalue
+        (two-sample Kolmogorov-Smirnov).
+    """
+    labels, scores, names = (
+        np.asarray(labels),
+        np.asarray(scores, np.float64),
+        np.asarray(defect_types),
+    )
+    rows = []
+    for name in np.unique(names[labels == 1]):
+        chosen = (labels == 0) | (names == name)
+        summary = score_summary(labels[chosen], scores[chosen])
+        rows.append(
+            {
+                "defect_type": str(name),
+                "n": summary["defect_n"],
+                "image_auroc": float(roc_auc_score(labels[chosen], scores[chosen])),
+                "ks": summary["ks"],
+                "ks_pvalue": summary["ks_pvalue"],
+            }
+        )
+    return pd.DataFrame(rows, columns=["defect_type", "n", "image_auroc", "ks", "ks_pvalue"])
+
+
+def margin_tests(defects: pd.DataFrame) -> pd.DataFrame:
+    """Does the margin go with a defect's area, its contrast, its distance to the border, its type?
+
+    Spearman's rank correlation for the first three (so the area's logarithm would give the same),
+    Kruskal and Wallis' test for the type. All are on ranks of one method's margins within one
+    category: units do not matter.
+
+    Args:
+        defects: One row a defect image of one method and category: margin, defect_type and the
+            measured columns of ``PROPERTIES`` (NaN where there is no mask).
+
+    Returns:
+        One row a question: property, test, n, statistic, p; statistic and p are NaN where the data
+            allow no test
+        (fewer than three images, or all of one value or type).
+    """
+    rows = []
+    for name, (column, _) in PROPERTIES.items():
+        known = defects[defects[column].notna()]
+        statistic, p = float("nan"), float("nan")
+        if len(known) >= 3 and known[column].nunique() > 1 and known.margin.nunique() > 1:
+            statistic, p = stats.spearmanr(known[column], known.margin)
+        rows.append(
+            {"property": name, "test": "Spearman", "n": len(known), "statistic": statistic, "p": p}
+        )
+    groups = [own.margin.to_numpy() for _, own in defects.groupby("defect_type")]
+    statistic, p = float("nan"), float("nan")
+    if len(groups) > 1 and len(defects) >= 3 and defects.margin.nunique() > 1:
+        statistic, p = stats.kruskal(*groups)
+    rows.append(
+        {
+            "property": "defect_type",
+            "test": "Kruskal",
+            "n": len(defects),
+            "statistic": statistic,
+            "p": p,
+        }
+    )
+    return pd.DataFrame(rows).astype({"statistic": float, "p": float})

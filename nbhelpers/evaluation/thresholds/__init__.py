@@ -1,0 +1,1 @@
+"""Thresholds: rules, calibration, comparison, conformal promises, zones."""

@@ -1,0 +1,1 @@
+"""Rows or predictions in, a Figure out."""

@@ -1,0 +1,48 @@
+"""Autoencoders by name."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+import torch
+
+from nbhelpers.errors import ConfigError
+from nbhelpers.methods import ARCHITECTURES, class_of
+from nbhelpers.models.autoencoders.networks.base import BaseAutoencoder
+
+
+def architecture_class(architecture: str) -> type[BaseAutoencoder]:
+    """The class of an architecture.
+
+    Raises:
+        ConfigError: unknown architecture.
+    """
+    if architecture not in ARCHITECTURES:
+        close = difflib.get_close_matches(architecture, ARCHITECTURES, n=1)
+        hint = f"did you mean {close[0]}?" if close else "choose one of them"
+        raise ConfigError(
+            f"architecture: expected one of {', '.join(ARCHITECTURES)}, found '{architecture}'; {hint}"
+        )
+    return class_of(ARCHITECTURES[architecture])
+
+
+def build_network(
+    architecture: str, image_size: int, seed: int = 42, **sizes: Any
+) -> BaseAutoencoder:
+    """An untrained network, its weights drawn from ``seed``; the global generator is left as it
+    was.
+
+    Args:
+        architecture: One of ``ARCHITECTURES``.
+        image_size: Side of the images, pixels.
+        seed: Of the first weights.
+        sizes: The architecture's own arguments; its defaults are the published ones.
+
+    Raises:
+        ConfigError: unknown architecture, or a size that does not fit.
+    """
+    network = architecture_class(architecture)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed those of GPUs too
+        return network(image_size, **sizes)

@@ -1,0 +1,228 @@
+"""Exact k-centre greedy coreset (PatchCore's algorithm 1) that does not read all points at each pick.
+
+The picks are those of the plain loop `reference.greedy_coreset`, at the same start, bit for bit on a
+CPU. ``docs/coreset.md`` explains the method (old distances are upper bounds, a small pool competes
+for the next picks, a matrix product gives lower bounds) and proves that no pick can differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from nbhelpers.errors import ConfigError
+from nbhelpers.models.patchcore.neighbours import (
+    Centres,
+    check_features,
+    direct_distances,
+    full_float32_precision,
+    mean_row,
+)
+from nbhelpers.models.threads import single_threaded
+
+# Speed only; no value of these changes a pick.
+POOL_SIZE = 512  # points that compete for the next picks
+BURST = 16  # picks between two looks at the device: more wastes picks, fewer wait longer for a GPU
+BLOCK_ROWS = 8192  # stale points brought up to date before the pool's level is looked at again
+
+
+def coreset_size(n_points: int, ratio: float) -> int:
+    """How many of ``n_points`` a coreset of share ``ratio`` in (0, 1] has, rounded down.
+
+    Raises:
+        ConfigError: the ratio is outside (0, 1], or so small that nothing is left.
+    """
+    if not 0 < ratio <= 1:
+        raise ConfigError(
+            f"coreset_ratio: expected a share in (0, 1], found {ratio!r}; 0.05 is usual"
+        )
+    size = int(n_points * ratio + 1e-9)  # 0.29 * 100 is 28.999999999999996
+    if size == 0:
+        raise ConfigError(
+            f"coreset_ratio: expected a share that keeps at least one of {n_points} patch features, "
+            f"found {ratio}; set {1 / n_points:.2g} or more"
+        )
+    return size
+
+
+@torch.no_grad()
+def greedy_coreset(
+    features: Tensor,
+    n_select: int,
+    start: int | None = None,
+    generator: torch.Generator | None = None,
+    memory_budget_mb: float | None = None,
+    progress: bool = True,
+) -> Tensor:
+    """Pick ``n_select`` rows so that the farthest row from all picks is always the next pick.
+
+    Args:
+        features: ``(N, D)`` float32, on any device.
+        n_select: How many, 1 to N. Where fewer distinct rows exist, copies follow in index order.
+        start: Index of the first pick; drawn from ``generator`` where it is None.
+        generator: A CPU generator.
+        memory_budget_mb: Size of a temporary block; by default 8 on a CPU (its cache), 256
+            elsewhere.
+        progress: Show a bar (``TQDM_DISABLE=1`` silences it, too).
+
+    Returns:
+        ``(n_select,)`` int64 row indices, in pick order, distinct, on the features' device.
+
+    Raises:
+        DataError: features of another shape or type, or not finite.
+        ConfigError: ``n_select`` or ``start`` out of range, or neither start nor generator.
+    """
+    check_features(features)
+    n_points = len(features)
+    if not 1 <= n_select <= n_points:
+        raise ConfigError(
+            f"coreset: expected 1 to {n_points} picks, found {n_select}; change coreset_ratio"
+        )
+    if start is None:
+        if generator is None:
+            raise ConfigError(
+                "coreset: expected a start index or a seeded generator, found none; pass one"
+            )
+        start = int(torch.randint(n_points, (1,), generator=generator))
+    if not 0 <= start < n_points:
+        raise ConfigError(
+            f"coreset: expected a start index from 0 to {n_points - 1}, found {start}; "
+            "choose one of the rows"
+        )
+
+    features = features.contiguous()  # so that the rows of every block are summed in one order
+    hidden = {} if progress else {"disable": True}  # an explicit False would overrule TQDM_DISABLE
+    bar = tqdm(total=n_select, desc="coreset", unit="pick", initial=1, **hidden)
+    with full_float32_precision(), single_threaded() as n_threads, bar:
+        distances = _MinDistances(features, start, n_select, memory_budget_mb, n_threads)
+        while distances.count < n_select:
+            pool = distances.make_pool(min(POOL_SIZE, n_points))
+            for picks in _picks_from_pool(features, pool, n_select - distances.count):
+                distances.add(picks)
+                bar.update(len(picks))
+    return distances.picks
+
+
+def covering_radius(features: Tensor, index: Tensor) -> float:
+    """Largest distance of any row to its nearest picked row, which a k-centre selection makes small.
+
+    Args:
+        features: ``(N, D)`` float32.
+        index: ``(K,)`` int64, the picked rows.
+    """
+    return float(Centres(features[index], mean_row(features)).nearest(features)[0].max())
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """The points that compete for the next picks.
+
+    Attributes:
+        points: ``(P,)`` int64 indices of the points, ascending.
+        values: ``(P,)`` their distances to the nearest pick, all up to date.
+        level: The smallest of the values. No point outside has a larger one.
+        last: The largest index among the pool's points with that smallest value. Points outside
+            that also have it come after it.
+    """
+
+    points: Tensor
+    values: Tensor
+    level: float
+    last: int
+
+
+class _MinDistances:
+    """Distance of every point to its nearest pick, brought up to date only where it is needed.
+
+    Attributes:
+        picks: ``(n_select,)`` int64; the first ``count`` are picked.
+        value: ``(N,)`` float32. ``value[i]`` is the distance to the nearest of the first ``seen[i]``
+            picks; picked points hold -1, so that they are never picked again.
+        seen: ``(N,)`` int32.
+    """
+
+    def __init__(
+        self,
+        features: Tensor,
+        start: int,
+        n_select: int,
+        memory_budget_mb: float | None,
+        n_threads: int,
+    ) -> None:
+        self.features = features
+        self.memory_budget_mb = memory_budget_mb
+        self.n_threads = n_threads
+        self.origin = mean_row(features)
+        self.picks = torch.full((n_select,), start, device=features.device)
+        self.count = 1
+        self.value = torch.cat(
+            [direct_distances(block, features[start]) for block in features.split(BLOCK_ROWS)]
+        )
+        self.value[start] = -1
+        self.seen = torch.ones(len(features), dtype=torch.int32, device=features.device)
+
+    def add(self, picks: Tensor) -> None:
+        """Append picks; no point has seen them yet."""
+        self.picks[self.count : self.count + len(picks)] = picks
+        self.count += len(picks)
+        self.value[picks] = -1
+
+    def refresh(self, rows: Tensor) -> None:
+        """Bring ``rows`` up to date with all picks."""
+        moving = rows[self.value[rows] > 0]  # a pick, or a copy of one, cannot come closer
+        seen = self.seen[moving]
+        for first in seen.unique().tolist():
+            missed = self.features.index_select(0, self.picks[first : self.count])
+            group = moving[seen == first]
+            centres = Centres(missed, self.origin, self.memory_budget_mb)
+            for row, _, distance in centres.near_pairs(
+                self.features, group, self.value[group], self.n_threads
+            ):
+                self.value.scatter_reduce_(0, group[row], distance, "amin")
+        self.seen[rows] = self.count
+
+    def make_pool(self, size: int) -> _Pool:
+        """The ``size`` farthest points, all brought up to date; of equally far ones the first."""
+        level = -2.0  # below every value
+        while True:
+            fresh = self.seen == self.count
+            if int(fresh.sum()) >= size:
+                fresh_values = torch.where(fresh, self.value, -2.0)
+                level = float(fresh_values.topk(size, sorted=False).values.min())
+            stale = (~fresh & (self.value >= level)).nonzero().squeeze(1)
+            if len(stale) == 0:
+                break
+            if len(stale) > BLOCK_ROWS:
+                stale = stale[self.value[stale].topk(BLOCK_ROWS, sorted=False).indices]
+            self.refresh(stale)
+        above = (self.value > level).nonzero().squeeze(1)
+        equal = (self.value == level).nonzero().squeeze(1)[: size - len(above)]
+        points = torch.cat([above, equal]).sort().values
+        return _Pool(points, self.value[points], level, last=int(equal[-1]))
+
+
+def _picks_from_pool(features: Tensor, pool: _Pool, limit: int) -> Iterator[Tensor]:
+    """Yield up to ``limit`` greedy picks as point indices, in bursts, while the pool vouches for
+    them.
+    """
+    rows, values = features[pool.points], pool.values
+    difference = torch.empty_like(rows)
+    while limit > 0:
+        chosen, sound = [], []
+        for _ in range(min(BURST, limit)):
+            # The first of equals, and the pool is in index order. Kept as a tensor: plain indexing
+            # would make the host wait for a GPU at every pick.
+            best = values.argmax().view(1)
+            pick, value = pool.points.index_select(0, best), values.index_select(0, best)
+            chosen.append(pick)
+            sound.append((value > pool.level) | ((value == pool.level) & (pick <= pool.last)))
+            torch.sub(rows, rows.index_select(0, best), out=difference)
+            values = torch.minimum(values, torch.linalg.norm(difference, dim=1))
+            values.index_fill_(0, best, -1)
+        n_sound = int(torch.cat(sound).int().cumprod(0).sum())
+        yield torch.cat(chosen)[:n_sound]
+        limit = limit - n_sound if n_sound == len(chosen) else 0

@@ -1,1 +1,0 @@
-"""Findings to figures and tables."""

@@ -1,0 +1,1 @@
+"""Notebooks as a graph of jobs, run by papermill under Snakemake."""

@@ -1,0 +1,121 @@
+"""Compare the output of a notebook's cell with the stored one: exactly, but for what a trained
+network says.
+
+Training multiplies rounding errors, so another processor trains another network. Lines that name an
+autoencoder (and, in a table, the indented ones below that belong to it) hold its numbers; so do, in
+a cell with the tag ``trained``, lines that name no method. Their words must be equal and each
+number within a tolerance of its own:
+
+* a value with an interval behind it, ``0.71 [0.47, 0.89]``, and its bounds: half the interval's
+  width;
+* a p value (a column called ``p``, ``p_...`` or ``..._pvalue``): any other in [0, 1], for it may
+  jump there; in a tagged cell this holds for every method, since the p values of all may be
+  corrected together;
+* any other number: ``SPREAD``.
+
+All other lines are compared to the letter, but for the bounds of an interval, ``BOUND``: of many
+resamples a few have a threshold between two scores that rounding swaps.
+"""
+
+import re
+
+from nbhelpers.methods import METHODS
+
+TAG = "trained"
+NAMES = {name for row in METHODS.values() for name in (row.name, row.label)}
+TRAINED = re.compile(
+    r"(?<!\w)(?:"
+    + "|".join(
+        re.escape(name)
+        for row in METHODS.values()
+        if row.architecture
+        for name in (row.name, row.label)
+    )
+    + r")(?!\w)"
+)
+NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:,\d{3})*(?:\.\d+)?(?![\w.]*\w)")
+P_VALUE = re.compile(r"p$|p_|.*_pvalue$")
+INTERVAL = re.compile(r"\s*\[([-+]?[\d.]+), ([-+]?[\d.]+)\]")
+
+#: How far apart two trainings may be that differ in the processor or the seed alone: decimals,
+#: whole numbers, and either where it is larger than 1 (relative).
+SPREAD = {"share": 0.15, "count": 3, "relative": 0.25}
+#: How far a bound of an interval may move where the value itself must not.
+BOUND = 0.05
+
+
+def settle(new: str, stored: str, tagged: bool = False) -> str:
+    """``new`` with every line that agrees with its stored one, within the tolerance, replaced by
+    that.
+
+    So a comparison of the result with ``stored`` finds what does not agree, and nothing else.
+    """
+    new_lines, stored_lines = new.splitlines(), stored.splitlines()
+    if len(new_lines) != len(stored_lines):
+        return new
+    settled, header, in_header, kind = [], {}, False, ""
+    for line, expected in zip(new_lines, stored_lines, strict=True):
+        words_only = not NUMBER.search(expected)
+        if (
+            words_only
+        ):  # a table's header may have two lines; columns of numbers end where their names end
+            names = {word.end(): word.group() for word in re.finditer(r"\S+", expected)}
+            header = header | names if in_header else names
+        in_header = words_only
+        kind = _kind(expected, kind)
+        loose = kind == "trained" or (tagged and not kind)
+        agrees = _agree(line, expected, header, loose, loose or tagged)
+        settled.append(expected if agrees else line)
+    return "\n".join(settled) + new[len(new.rstrip("\n")) :]
+
+
+def _kind(line: str, before: str) -> str:
+    """Whose numbers a line holds: ``trained``, ``exact``, or "" where no method is named;
+    ``before``: those above.
+    """
+    if TRAINED.search(line):
+        return "trained"
+    if any(line.lstrip().startswith(name) for name in NAMES):
+        return "exact"
+    return before if line.startswith(" ") else ""
+
+
+def _agree(new: str, stored: str, header: dict[int, str], loose: bool, jumps: bool) -> bool:
+    """Whether two lines have the same words, and numbers that are near enough.
+
+    Args:
+        new: The line.
+        stored: What it is compared with.
+        header: Names of the table's columns by where they end.
+        loose: Every number has a tolerance; without, the bounds of intervals alone.
+        jumps: P values may be others.
+    """
+    if " ".join(NUMBER.sub("#", new).split()) != " ".join(NUMBER.sub("#", stored).split()):
+        return False
+    half_width, left = 0.0, 0  # of an interval, and how many of its numbers are still to come
+    for found, expected in zip(NUMBER.finditer(new), NUMBER.finditer(stored), strict=True):
+        value, reference = (float(number.group().replace(",", "")) for number in (found, expected))
+        interval = INTERVAL.match(stored, expected.end())
+        if interval:
+            half_width, left = (float(interval[2]) - float(interval[1])) / 2, 3
+        if jumps and P_VALUE.match(header.get(expected.end(), "")):
+            near = 0 <= value <= 1
+        elif not loose and left in (1, 2):
+            near = abs(value - reference) <= BOUND + 1e-9
+        elif loose:
+            near = (
+                abs(value - reference)
+                <= max(half_width if left > 0 else 0.0, _spread(expected.group())) + 1e-9
+            )
+        else:
+            near = found.group() == expected.group()
+        if not near:
+            return False
+        left -= 1
+    return True
+
+
+def _spread(number: str) -> float:
+    size = abs(float(number.replace(",", "")))
+    least = SPREAD["share"] if "." in number else SPREAD["count"]
+    return max(least, SPREAD["relative"] * size if size > 1 else 0.0)
