@@ -16,9 +16,8 @@ from nbhelpers.analyses.refits import ranking
 from nbhelpers.analyses.scenarios import fitted_stats
 from nbhelpers.config.autoencoders import NetworksConfig
 from nbhelpers.evaluation.bootstrap import stated
-from nbhelpers.figures.reconstructions import METRICS, OWN
 from nbhelpers.methods import AUTOENCODER, architecture_of
-from nbhelpers.results.table import as_table, detailed, to_rows
+from nbhelpers.results.table import HEAD_METRICS, OWN_HEAD, as_table, detailed, to_rows
 from nbhelpers.study import Study
 
 #: The heads that are put side by side; ``pixel_l1`` ranks much like ``pixel_l2``.
@@ -44,7 +43,8 @@ def reconstruction_part(study: Study, architecture: str, category: str) -> Part:
         found = {"parameters": stated(detector.network.n_parameters, len(split["train"]))}
         for head, test in detector.predict_heads(split["test"], HEADS).items():
             found |= {
-                detailed(name, head=head): entry for name, entry in ranking(test, METRICS).items()
+                detailed(name, head=head): entry
+                for name, entry in ranking(test, HEAD_METRICS).items()
             }
         for images, label in (("good", 0), ("defect", 1)):
             part = [sample for sample in split["val"] if sample.label == label]
@@ -102,7 +102,7 @@ def heads_table(study: Study, architecture: str) -> pd.DataFrame:
     """An autoencoder's heads beside the study's other methods (head ``own``), on clean test.
 
     Returns:
-        Columns method, category, head, and ``METRICS`` (NaN where there are no masks).
+        Columns method, category, head, and ``HEAD_METRICS`` (NaN where there are no masks).
     """
     found = []
     for method, category in study.cells:
@@ -111,10 +111,11 @@ def heads_table(study: Study, architecture: str) -> pd.DataFrame:
                 study.predictions(
                     method, category, fitted_on="clean", domain="clean", split="test"
                 ),
-                METRICS,
+                HEAD_METRICS,
             )
             found += [
-                (method, category, OWN, metric, entry["value"]) for metric, entry in own.items()
+                (method, category, OWN_HEAD, metric, entry["value"])
+                for metric, entry in own.items()
             ]
     others = pd.DataFrame(found, columns=["method", "category", "head", "metric", "value"])
     heads = _restricted(study, architecture, "head").assign(method=AUTOENCODER + architecture)
@@ -122,7 +123,9 @@ def heads_table(study: Study, architecture: str) -> pd.DataFrame:
     wide = table.pivot(
         index=["method", "category", "head"], columns="metric", values="value"
     ).reset_index()
-    return wide.rename_axis(columns=None).reindex(columns=["method", "category", "head", *METRICS])
+    return wide.rename_axis(columns=None).reindex(
+        columns=["method", "category", "head", *HEAD_METRICS]
+    )
 
 
 def quality_table(study: Study, architecture: str) -> pd.DataFrame:

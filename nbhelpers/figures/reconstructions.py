@@ -33,12 +33,10 @@ from nbhelpers.figures.style import method_colors, panels
 from nbhelpers.methods import METHOD_ORDER
 from nbhelpers.predictions import Predictions
 from nbhelpers.results.numbers import in_order, label
+from nbhelpers.results.table import HEAD_METRICS, OWN_HEAD
 
 TRAIN_COLOR, VAL_COLOR = "#9aa5b1", "#1b1f23"
 QUERY_COLOR = "#4cc9f0"
-#: Head of those rows of a table of heads that are another method's own score.
-OWN = "own"
-METRICS = ("image_auroc", "pixel_auroc", "aupro")
 RATE = "learning rate"
 #: Panel of a training to its curves: key in the history to colour and name.
 CURVES = {
@@ -301,12 +299,12 @@ def plot_head_scores(table: pd.DataFrame) -> Figure:
     category.
 
     Args:
-        table: Columns method, category, head, and of ``METRICS`` those that are known; head ``own``
+        table: Columns method, category, head, and of ``HEAD_METRICS`` those that are known; head ``own``
             is another method. A metric without any value, as without masks, has no row.
     """
     categories, colors = list(dict.fromkeys(table.category)), method_colors(table.method)
-    metrics = [name for name in METRICS if name in table and table[name].notna().any()]
-    dots, lines = table[table["head"] != OWN], table[table["head"] == OWN]
+    metrics = [name for name in HEAD_METRICS if name in table and table[name].notna().any()]
+    dots, lines = table[table["head"] != OWN_HEAD], table[table["head"] == OWN_HEAD]
     heads, methods = list(dict.fromkeys(dots["head"])), list(dict.fromkeys(dots.method))
     aside = dict(
         zip(methods, 0.12 * (np.arange(len(methods)) - (len(methods) - 1) / 2), strict=True)

@@ -50,6 +50,9 @@ COMPOUND = {
     MENDING: ("recalibrated_on", "target"),
     TRANSFER: ("threshold_from", "tested_on"),
 }
+#: What an autoencoder's heads are compared by, and the head of those rows that are another method's
+#: own score.
+HEAD_METRICS, OWN_HEAD = ("image_auroc", "pixel_auroc", "aupro"), "own"
 #: A metric's name, its detail and the detail's value.
 Metric = tuple[str, str, str]
 

@@ -26,6 +26,7 @@ MAKERS = {
     "ae_vit": ("models.autoencoders.networks.vit", "models.autoencoders.detector"),
     "cells": ("evaluation.cell",),
     "differences": ("analyses.differences",),
+    "reconstruction": ("analyses.reconstruction",),
     "figures": ("report.build",),
 }
 DETECTORS = {"PatchCore", "PaDiM", "ae_cnn", "ae_vit"}
