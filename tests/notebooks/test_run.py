@@ -149,9 +149,10 @@ def test_a_second_run_runs_nothing_and_changes_nothing(workspace, output):
 
 
 def test_status_says_that_all_is_done(workspace, output):
-    status = run(workspace, "--status")
-    states = {line.split()[-1] for line in status.stdout.splitlines()[:-1]}
-    assert states == {"done"}
+    *notebooks, count, artefacts = run(workspace, "--status").stdout.splitlines()
+    assert {line.split()[-1] for line in notebooks} == {"done"}
+    assert count.startswith(f"{len(notebooks)} done in ")
+    assert re.fullmatch(r"artefacts: \d{2,} current, 0 out of date", artefacts)
 
 
 def test_a_changed_setting_would_run_again(workspace, output):
