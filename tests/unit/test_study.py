@@ -108,9 +108,7 @@ def test_a_changed_setting_meets_no_stale_file(small, workspace):
 
 def test_test_time_augmentation_is_part_of_the_recipe(small, workspace):
     other = open_study("tiny", {**SMALL, "workspace": workspace, "tta": "flips"})
-    plain, flips = (
-        study.detector_recipe("patchcore", "carpet", "clean") for study in (small, other)
-    )
+    plain, flips = (study.fitted("patchcore", "carpet").recipe for study in (small, other))
     assert plain["tta"] == "none" and flips == {**plain, "tta": "flips"}
 
 
