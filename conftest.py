@@ -40,7 +40,7 @@ def pytest_collectstart(collector):
 
 def pytest_itemcollected(item):
     """Let nbval compare what a trained network says within a tolerance, see
-    ``scripts/stored_outputs.py``.
+    ``nbhelpers/runner/stored_outputs.py``.
     """
     if not hasattr(item, "compare_outputs"):
         return

@@ -44,7 +44,13 @@ def write_splits(
         pixels: By category, the hash of each image's pixels by sample id.
         metadata: What else is worth knowing (seed, image size).
     """
-    stored = read_json(path) if path.is_file() else {}
+    try:
+        stored = read_json(path)
+    except (
+        FileNotFoundError,
+        JSONDecodeError,
+    ):  # none, or a torn one that is drawn anew on request
+        stored = {}
     sections = {
         "categories": {name: to_ids(split) for name, split in splits.items()},
         "training_pixels": {name: _moments(split["train"]) for name, split in splits.items()},

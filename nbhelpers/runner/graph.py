@@ -178,7 +178,7 @@ def build_jobs(
         path = notebooks / f"{row.stem}.py"
         if not path.is_file():
             raise ConfigError(
-                f"{path}: the table in scripts/graph.py names it, but there is no such file"
+                f"{path}: the table in nbhelpers/runner/graph.py names it, but there is no such file"
             )
         source = path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
         for values in itertools.product(*(axes[axis] for axis in row.per)):

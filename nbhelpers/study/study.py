@@ -168,8 +168,7 @@ class Study:
         """Draw the clean splits of this study's categories anew, whatever is stored."""
         with locked(self.config.splits_path):
             self._write_splits({name: self._draw_split(name) for name in self.categories})
-        for stale in ("splits", "_shifted"):
-            self.__dict__.pop(stale, None)
+        self.__dict__.pop("splits", None)  # read before, perhaps
         self._shifted = {}
 
     def _draw_split(self, category: str) -> Split:
