@@ -63,7 +63,7 @@ clean:
 	@for entry in outputs/*; do case $$entry in outputs/README.md) ;; *) rm -rf "$$entry" ;; esac; done
 	@rm -rf data/shifted data/raw/synthetic
 	@find data/processed -type f ! -name clean_splits.json -exec rm -f {} + 2>/dev/null || true
-	@rm -rf data/raw/.synthetic.lock .pytest_cache .ruff_cache .coverage
+	@rm -rf data/raw/.synthetic.lock .pytest_cache .ruff_cache .mypy_cache .coverage
 	@find nbhelpers scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.installed: requirements.txt

@@ -17,8 +17,6 @@ from nbhelpers.errors import ConfigError, ModelError
 from nbhelpers.models.autoencoders.networks.registry import build_network
 from nbhelpers.models.autoencoders.training.batches import TrainingImages, hold_out
 
-pytestmark = pytest.mark.unit
-
 
 @pytest.mark.parametrize(
     ("optimizer", "kind"),

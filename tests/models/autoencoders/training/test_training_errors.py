@@ -17,8 +17,6 @@ from nbhelpers.errors import ConfigError, DivergenceError, ModelError, ResourceE
 from nbhelpers.models.autoencoders.training import fitting
 from nbhelpers.models.autoencoders.training.module import SKIPPED
 
-pytestmark = pytest.mark.unit
-
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_stops_and_says_where(run, kit, value):

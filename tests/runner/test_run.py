@@ -27,7 +27,6 @@ from nbhelpers.runner.graph import Notebook, RunFolder
 from nbhelpers.runner.processes import only_run
 from nbhelpers.runner.run import report_results
 
-pytestmark = pytest.mark.unit
 HEADER = """# ---
 # jupyter:
 #   kernelspec:

@@ -20,7 +20,6 @@ from nbhelpers.models.autoencoders.search import importance, open_trials, search
 from nbhelpers.models.autoencoders.training import batches as batches_module
 from nbhelpers.models.autoencoders.training.batches import TrainingImages, hold_out
 
-pytestmark = pytest.mark.unit
 CONFIG = load_config().autoencoder
 SPACE = CONFIG.search.model_copy(update={"trials": 4, "epochs": 2, "batch_size": (4, 8)})
 SETTINGS = CONFIG.training.model_copy(

@@ -16,7 +16,6 @@ from nbhelpers.data.layout import Sample
 from nbhelpers.models.autoencoders.networks.registry import ARCHITECTURES, build_network
 from nbhelpers.models.autoencoders.training.trainer import train
 
-pytestmark = pytest.mark.unit
 # all that is random at once: order, dropout, augmentation, corruption; and a rate that changes
 # every epoch
 SETTINGS = {

@@ -17,8 +17,6 @@ from nbhelpers.models.autoencoders.training.batches import (
     hold_out,
 )
 
-pytestmark = pytest.mark.unit
-
 
 def test_held_out_images_are_a_seeded_share():
     names = list(range(30))
