@@ -1,3 +1,5 @@
-"""Helpers of the study: data -> models -> evaluation -> reporting, tied together by `study`."""
+"""The study's code: data -> models -> evaluation -> analyses -> figures -> report, tied together by
+``study``.
+"""
 
 __version__ = "0.1.0"

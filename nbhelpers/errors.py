@@ -2,12 +2,13 @@
 
 
 class StudyError(Exception):
-    """Base of all errors a user can mend; scripts print the message alone and exit with code 2."""
+    """Base of all errors that the user can fix; scripts print the message alone and exit with 2."""
 
 
 def named_errors() -> set[str]:
-    """Names of all of the study's errors, those derived from others too."""
-    waiting, names = [StudyError], set()
+    """Names of all the study's error classes, including classes derived from other errors."""
+    waiting: list[type[StudyError]] = [StudyError]
+    names = set()
     while waiting:
         kind = waiting.pop()
         names.add(kind.__name__)
@@ -20,15 +21,15 @@ class ConfigError(StudyError):
 
 
 class DataError(StudyError):
-    """An image, a mask, a folder or a split is missing, damaged or contradicts another."""
+    """An image, a mask, a folder or a split is missing or damaged, or contradicts another one."""
 
 
 class ModelError(StudyError):
-    """A network, its weights or a stored detector cannot be had or does not fit."""
+    """A network, its weights or a stored detector is not available or does not fit."""
 
 
 class DivergenceError(ModelError):
-    """A training's loss, or its gradient, is not finite any more."""
+    """The loss of a training, or its gradient, is no longer finite."""
 
 
 class ResourceError(StudyError):

@@ -1,4 +1,4 @@
-"""Writing files so that each is whole or not there, and saying in words when that cannot be done."""
+"""Writes each file completely or not at all, and raises a readable error when it cannot be written."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from nbhelpers.errors import ResourceError
 
-#: What the system says when a folder may not be written or the disk is full.
+#: The system's error numbers for a folder that may not be written and for a full disk.
 WRITE_ERRORS = {
     getattr(errno, name, errno.ENOSPC) for name in ("EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT")
 }
@@ -25,11 +25,15 @@ WRITE_ERRORS = {
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside ``path`` with its ending; renamed to ``path`` if all went well,
-    else removed.
+    """Give a temporary file name beside ``path``, with the same suffix, to write to.
+
+    When the block ends without an error the file is renamed to ``path``; otherwise it is removed.
+
+    Args:
+        path: The file to write; its folder is made when it is missing.
 
     Raises:
-        ResourceError: no permission, or no space left.
+        ResourceError: The folder may not be written, or no space is left.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
@@ -44,17 +48,25 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` whole or not at all; ResourceError as ``replacing``."""
+    """Write ``text`` completely or not at all.
+
+    Raises:
+        ResourceError: As ``replacing``.
+    """
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def cannot_write(path: Path, error: OSError) -> Exception:
-    """The error for a write that failed, in words; any other system error as it is."""
+    """Turn the system's error for a failed write into a readable ``ResourceError``.
+
+    Any other system error is returned unchanged.
+    """
     if error.errno not in WRITE_ERRORS:
         return error
     try:
-        free = f"{shutil.disk_usage(next(p for p in (path, *path.parents) if p.exists())).free / 1e9:.1f} GB free"
+        existing = next(folder for folder in (path, *path.parents) if folder.exists())
+        free = f"{shutil.disk_usage(existing).free / 1e9:.1f} GB free"
     except OSError:
         free = "free space unknown"
     return ResourceError(
@@ -64,18 +76,27 @@ def cannot_write(path: Path, error: OSError) -> Exception:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON with sorted keys; NaN and infinity are refused."""
+    """Write ``value`` as JSON with sorted keys.
+
+    Raises:
+        ResourceError: As ``replacing``.
+        ValueError: The value holds NaN or infinity.
+    """
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """Read what ``write_json`` wrote."""
+    """Read a JSON file, such as ``write_json`` writes."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """Write a table: counts whole, other numbers with six digits, more than any carries; the same
-    bytes everywhere.
+    """Write a table as CSV, with the same bytes on every system.
+
+    Whole numbers are written without a fraction, all other numbers with six significant digits.
+
+    Raises:
+        ResourceError: As ``replacing``.
     """
     write_text(path, table.to_csv(index=False, float_format=_digits, lineterminator="\n"))
 
@@ -85,12 +106,13 @@ def _digits(value: float) -> str:
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, or of a folder's files with their names."""
+    """SHA-256 (hex) of a file's bytes; of a folder, of its files' names and bytes."""
     sha = hashlib.sha256()
-    for part in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    for name in files:
         if path.is_dir():
-            sha.update(part.relative_to(path).as_posix().encode())
-        with part.open("rb") as file:
+            sha.update(name.relative_to(path).as_posix().encode())
+        with name.open("rb") as file:
             while block := file.read(1 << 20):
                 sha.update(block)
     return sha.hexdigest()
@@ -98,11 +120,12 @@ def hash_file(path: Path) -> str:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of what is written at ``path``; the system lets go of it when the process ends
-    or is killed.
+    """Hold the lock for writing ``path``, so that two processes do not write it at once.
+
+    The system releases the lock when the process ends or is killed.
 
     Raises:
-        ResourceError: the folder cannot be made or written.
+        ResourceError: The folder cannot be made or written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -117,7 +140,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def remove(path: Path) -> None:
-    """Delete a file or a folder that may not be there."""
+    """Delete a file or a folder; nothing happens when it does not exist."""
     if path.is_dir():
         shutil.rmtree(path)
     else:

@@ -1,5 +1,4 @@
-"""The methods, one row each: what a method is called and drawn as, and where its classes and
-settings stand.
+"""The table of methods: the name, label and colour of each, and where its class and settings are.
 
 A network is added in three places: its file in ``models/autoencoders/networks``, a row here, and
 its settings in ``config/autoencoders.py`` with their values in ``configs/autoencoder.yaml``.
@@ -11,7 +10,7 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-AUTOENCODER = "ae_"  # an autoencoder's method name: this and the architecture
+AUTOENCODER = "ae_"  # an autoencoder's method name is this prefix and its architecture
 
 
 @dataclass(frozen=True)
@@ -19,15 +18,15 @@ class Method:
     """One row of the table of methods.
 
     Attributes:
-        name: What it is called in settings, file names and tables; an autoencoder is
+        name: The name in settings, file names and tables; an autoencoder's name is
             ``ae_<architecture>``.
-        label: What it is called in figures and on the page.
-        color: Its colour in every figure.
-        class_path: ``module:class`` below ``nbhelpers.models`` of its detector, of an autoencoder's
-            network.
-        settings: Class of its settings, in ``nbhelpers.config.sections`` or, for a network,
-            ``.autoencoders``.
-        file: Its file in ``configs/``.
+        label: The name in figures and on the report's page.
+        color: The colour in every figure, as ``#rrggbb``.
+        class_path: ``module:class`` below ``nbhelpers.models`` of the detector, or of the network
+            of an autoencoder.
+        settings: Name of the class of its settings, in ``nbhelpers.config.sections`` or, for a
+            network, in ``nbhelpers.config.autoencoders``.
+        file: Name of its file in ``configs/``.
     """
 
     name: str
@@ -39,25 +38,26 @@ class Method:
 
     @property
     def architecture(self) -> str | None:
-        """The architecture of an autoencoder, None for another method."""
+        """The architecture of an autoencoder; None for any other method."""
         return architecture_of(self.name)
 
 
 def architecture_of(method: str) -> str | None:
-    """The architecture of an autoencoder's method name, None for another method."""
+    """The architecture that a method's name stands for; None if it is not an autoencoder's name."""
     return method.removeprefix(AUTOENCODER) if method.startswith(AUTOENCODER) else None
 
 
 def class_of(row: Method) -> Any:
-    """The class of a row's detector or network; here its module is imported, with the libraries
-    that it needs.
+    """Import and return the class of a row's detector or network.
+
+    Its module is imported here and not with this file, because it needs large libraries.
     """
     module, _, name = row.class_path.partition(":")
     return getattr(importlib.import_module(f"nbhelpers.models.{module}"), name)
 
 
-#: In the order in which they are told. Colours are as far apart as can be, also to those who see no
-#: red, green or blue: CIEDE2000 over 13 between any two.
+#: In the order of every table and figure. Any two colours differ by more than 13 (CIEDE2000), also
+#: for people with colour blindness of any kind.
 METHODS = {
     method.name: method
     for method in (
@@ -113,12 +113,13 @@ METHODS = {
         ),
     )
 }
-#: Autoencoder architectures to the row of their method.
+#: The row of each autoencoder's method, by its architecture.
 ARCHITECTURES = {row.architecture: row for row in METHODS.values() if row.architecture}
 METHOD_ORDER = tuple(METHODS)
 
 if TYPE_CHECKING:
-    MethodName = Architecture = str
+    MethodName = str
+    Architecture = str
 else:
     MethodName = Literal[tuple(METHODS)]
     Architecture = Literal[tuple(ARCHITECTURES)]

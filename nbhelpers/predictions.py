@@ -1,9 +1,10 @@
-"""The detector protocol and `Predictions`, the only thing that evaluation ever sees of a detector."""
+"""``Predictions``: a detector's scores beside the ground truth, all that evaluation sees of it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,23 +14,24 @@ from nbhelpers.files import replacing
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What a detector says of N images, beside their ground truth; raw scores, never normalised.
+    """A detector's scores of N images, beside their ground truth.
+
+    Scores are raw: they are never normalised.
 
     Attributes:
-        image_scores: ``(N,)`` float32, higher is more anomalous, in the detector's own unit.
-        anomaly_maps: ``(N, H, W)`` float32 at input resolution.
+        image_scores: ``(N,)`` float32 in the detector's own unit; higher is more anomalous.
+        anomaly_maps: ``(N, H, W)`` float32 at the resolution of the input.
         masks: ``(N, H, W)`` uint8, 0 or 1.
-        pixel_valid: ``(N,)`` bool; False where pixel labels are unknown (a defect image without a
-            mask, or whose defect left the frame): such an image counts for image metrics only.
-        labels: ``(N,)`` int64, 0 good, 1 anomalous.
+        pixel_valid: ``(N,)`` bool; False where the pixel labels are unknown, because a defect image
+            has no mask or its defect left the frame. Such an image counts for image metrics only.
+        labels: ``(N,)`` int64; 0 is good, 1 is anomalous.
         defect_types: N names, ``good`` or the defect type.
         ids: N sample ids.
-        nearest: ``(N, h, w)`` int32 on the feature grid, where the detector keeps training patches:
-            the place in its list of training images of the one whose patch is nearest; None for
-            other detectors.
+        nearest: ``(N, h, w)`` int32 on the feature grid: the index of the training image that holds
+            the nearest patch. None for detectors that do not keep training patches.
 
     Raises:
-        ModelError: the parts differ in length or shape, or a score is not finite.
+        ModelError: The arrays differ in length or shape, or a score is not finite.
     """
 
     image_scores: np.ndarray
@@ -45,52 +47,58 @@ class Predictions:
         lengths = {name: len(value) for name, value in vars(self).items() if value is not None}
         if len(set(lengths.values())) != 1 or self.anomaly_maps.shape != self.masks.shape:
             raise ModelError(
-                f"predictions do not fit together: lengths {lengths}, maps {self.anomaly_maps.shape}, "
-                f"masks {self.masks.shape}"
+                "predictions do not fit together: expected arrays of one length and maps like masks, found "
+                f"lengths {lengths}, maps {self.anomaly_maps.shape}, masks {self.masks.shape}; predict these "
+                "images again"
             )
-        if not (np.isfinite(self.image_scores).all() and np.isfinite(self.anomaly_maps).all()):
-            bad = [
-                i
-                for i, ok in zip(
-                    self.ids, np.isfinite(self.anomaly_maps).all(axis=(1, 2)), strict=True
-                )
-                if not ok
-            ]
+        finite = np.isfinite(self.image_scores) & np.isfinite(self.anomaly_maps).all(axis=(1, 2))
+        if not finite.all():
+            first = self.ids[int(np.argmin(finite))]
             raise ModelError(
-                f"expected finite scores, found NaN or infinity, first at {(bad or self.ids)[0]}"
+                f"expected finite scores, found NaN or infinity, first for {first}; fit the detector again"
             )
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def subset(self, index: np.ndarray) -> Predictions:
-        """The images that ``index`` (bool or int array) picks, in that order."""
+        """The predictions of the images that ``index`` (a bool or int array) picks, in its order."""
         rows = np.arange(len(self))[index]
-        arrays = (self.image_scores, self.anomaly_maps, self.masks, self.pixel_valid, self.labels)
-        names = (tuple(self.defect_types[i] for i in rows), tuple(self.ids[i] for i in rows))
-        nearest = None if self.nearest is None else self.nearest[rows]
-        return Predictions(*(array[rows] for array in arrays), *names, nearest)
+        return replace(
+            self,
+            image_scores=self.image_scores[rows],
+            anomaly_maps=self.anomaly_maps[rows],
+            masks=self.masks[rows],
+            pixel_valid=self.pixel_valid[rows],
+            labels=self.labels[rows],
+            defect_types=tuple(self.defect_types[row] for row in rows),
+            ids=tuple(self.ids[row] for row in rows),
+            nearest=None if self.nearest is None else self.nearest[rows],
+        )
 
     def save(self, path: Path) -> None:
-        """Write one ``.npz`` (to a temporary name, then renamed)."""
+        """Write all fields to one ``.npz`` file.
+
+        Raises:
+            ResourceError: The file cannot be written.
+        """
+        arrays: dict[str, Any] = {
+            name: np.array(value, dtype=np.str_) if isinstance(value, tuple) else value
+            for name, value in vars(self).items()
+            if value is not None
+        }
         with replacing(path) as temporary:
-            np.savez_compressed(
-                temporary,
-                image_scores=self.image_scores,
-                anomaly_maps=self.anomaly_maps,
-                masks=self.masks,
-                pixel_valid=self.pixel_valid,
-                labels=self.labels,
-                defect_types=np.array(self.defect_types, dtype=np.str_),
-                ids=np.array(self.ids, dtype=np.str_),
-                **({} if self.nearest is None else {"nearest": self.nearest}),
-            )
+            np.savez_compressed(temporary, **arrays)
 
     @classmethod
     def load(cls, path: Path) -> Predictions:
-        """Read what ``save`` wrote."""
+        """Read a file that ``save`` wrote.
+
+        Raises:
+            ModelError: The arrays do not fit together.
+        """
         with np.load(path) as stored:
-            arrays = {name: stored[name] for name in stored.files}
+            fields: dict[str, Any] = {name: stored[name] for name in stored.files}
         for name in ("defect_types", "ids"):
-            arrays[name] = tuple(str(text) for text in arrays[name])
-        return cls(**arrays)
+            fields[name] = tuple(str(text) for text in fields[name])
+        return cls(**fields)

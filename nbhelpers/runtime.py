@@ -1,4 +1,4 @@
-"""The machine's side of a run: where the project lies, seeds, the device, provenance."""
+"""What a run needs of the machine: the project's folder, seeds, the device, and provenance."""
 
 import platform
 import random
@@ -17,40 +17,46 @@ from nbhelpers.sources import installed_version
 
 
 def set_seed(seed: int) -> None:
-    """Seed the global generators of random, numpy and torch, for what libraries draw; ours have
-    their own.
+    """Seed the global generators of ``random``, NumPy and PyTorch.
+
+    Only libraries draw from them; the study's own code always has generators of its own.
     """
     import torch  # slow, and not needed to plan a run
 
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
 
 
 def pick_device(name: str) -> str:
-    """``auto`` to cuda, mps or cpu, whichever is there first; anything else is checked.
+    """The device to compute on.
+
+    Args:
+        name: ``auto`` for the first of cuda, mps and cpu that this machine has, or one of these.
 
     Raises:
-        ConfigError: the asked device is not on this machine.
+        ConfigError: This machine does not have the device.
     """
     import torch
 
-    there = {
+    available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
     if name == "auto":
-        return next(device for device, found in there.items() if found)
-    if not there[name]:
+        return next(device for device, usable in available.items() if usable)
+    if not available[name]:
         raise ConfigError(
-            f"setting 'device': wanted {name}, found no such device here; set device to auto or cpu"
+            f"setting 'device': expected {name}, found no such device here; set device to auto or cpu"
         )
     return name
 
 
-ROOT = Path(__file__).resolve().parents[1]  # of the project
+ROOT = Path(__file__).resolve().parents[1]  # the project's folder
+#: Packages whose versions the provenance lists.
 PACKAGES = (
     "numpy",
     "torch",
@@ -69,8 +75,9 @@ PACKAGES = (
 
 @lru_cache(maxsize=1)
 def git_revision() -> str:
-    """Commit of the study's code, with ``+`` when files differ from it; ``unknown`` outside a
-    clone.
+    """The commit of the study's code: 12 hex digits, and ``+`` when files differ from it.
+
+    It is ``unknown`` outside a clone and on a machine without git.
     """
     command = [
         "git",
@@ -84,26 +91,24 @@ def git_revision() -> str:
     ]
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-    except (
-        FileNotFoundError,
-        subprocess.TimeoutExpired,
-    ):  # no git on this machine: the revision is not known
+    except (FileNotFoundError, subprocess.TimeoutExpired):  # git is missing, or does not answer
         return "unknown"
     return result.stdout.strip() if result.returncode == 0 else "unknown"
 
 
 def peak_memory_mb() -> float:
-    """Largest resident memory of this process so far, MB."""
+    """The largest resident memory of this process so far, in MB."""
     if sys.platform == "win32":
         return round(psutil.Process().memory_info().peak_wset / 1e6, 1)
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6, 1)
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB on Linux
+    return round(peak * unit / 1e6, 1)
 
 
 def _device_name(device: str) -> str:
-    """A device with the name of its GPU, if it is one of CUDA's."""
+    """The device's name, with the name of the GPU for a CUDA device."""
     if not device.startswith("cuda"):
         return device
     import torch
@@ -112,7 +117,16 @@ def _device_name(device: str) -> str:
 
 
 def provenance(device: str, seconds: float) -> dict[str, Any]:
-    """Where, when and with what something was made."""
+    """When, where and with which versions something was made.
+
+    Args:
+        device: The device that computed it, as ``pick_device`` gives it.
+        seconds: How long it took.
+
+    Returns:
+        A mapping that JSON can hold: created, git, python, packages, platform, device, seconds, and
+        peak_memory_mb.
+    """
     return {
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "git": git_revision(),

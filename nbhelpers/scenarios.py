@@ -1,5 +1,5 @@
-"""A scenario is a row of a table: what the model was fitted on, where the threshold and the test
-images come from.
+"""The table of scenarios: what the model is fitted on, and where the threshold and the test images
+come from.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-#: What a detector was fitted on when it was on the clean training images of all categories pooled.
+#: Value of ``fitted_on`` for a detector fitted on the pooled clean training images of all categories.
 GLOBAL = "global"
 
 
@@ -17,13 +17,13 @@ class Scenario:
     """One row of the study's protocol.
 
     Attributes:
-        name: What it is called in every table.
+        name: The name in every table.
         fitted_on: Domain of the training images, or ``global``.
         threshold_domain: Domain of the validation images that calibrate the threshold.
         test_domain: Domain of the test images.
-        results_file: The JSON view of its results.
-        one_threshold: The validation images of all categories calibrate one threshold for all of
-            them.
+        results_file: Name of the JSON file with its results.
+        one_threshold: Whether one threshold, calibrated on the validation images of all categories,
+            serves all of them.
     """
 
     name: str
@@ -35,12 +35,12 @@ class Scenario:
 
     @property
     def calibrates(self) -> dict[str, str]:
-        """Which predictions calibrate the threshold, as ``Study.predictions`` is asked for them."""
+        """Keyword arguments of ``Study.predictions`` for the images that calibrate the threshold."""
         return {"fitted_on": self.fitted_on, "domain": self.threshold_domain, "split": "val"}
 
     @property
     def tests(self) -> dict[str, str]:
-        """Which predictions are tested, as ``Study.predictions`` is asked for them."""
+        """Keyword arguments of ``Study.predictions`` for the images that are tested."""
         return {"fitted_on": self.fitted_on, "domain": self.test_domain, "split": "test"}
 
 
@@ -64,7 +64,7 @@ SCENARIOS = {
         ),
     )
 }
-#: (before, after): what the difference of the two says.
+#: Pairs of scenarios (before, after), and what the difference of their results tells.
 COMPARISONS = {
     ("clean", "no_adaptation"): "what the shift costs",
     ("no_adaptation", "threshold_only"): "what a new threshold gives back",
@@ -76,10 +76,9 @@ COMPARISONS = {
 
 
 def fit_domains(names: Iterable[str]) -> tuple[str, ...]:
-    """Domains that per-category detectors are fitted on for these scenarios."""
-    return tuple(
-        dict.fromkeys(SCENARIOS[n].fitted_on for n in names if SCENARIOS[n].fitted_on != GLOBAL)
-    )
+    """The domains on which per-category detectors are fitted for the scenarios of these names."""
+    fitted_on = dict.fromkeys(SCENARIOS[name].fitted_on for name in names)
+    return tuple(domain for domain in fitted_on if domain != GLOBAL)
 
 
 if TYPE_CHECKING:

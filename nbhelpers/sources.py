@@ -1,9 +1,10 @@
-"""Which code makes a thing: a digest of every module that its maker reaches, and the versions of the libraries.
+"""Which code makes an artefact: a digest of each module that its maker reaches, and library versions.
 
-A stored result must not survive the code that made it, and nobody should have to raise a number
-for that. So the recipe of each artefact holds what ``code_of`` gives: for the modules that its
-maker starts from, and for all modules of this package that those reach by imports, a hash of the
-source without comments and docstrings; and for the libraries that any of them imports, the version.
+A stored result must not survive a change of the code that made it, and this must not depend on a
+version number that somebody raises by hand. So the recipe of each artefact holds what ``code_of``
+gives: a hash of the source, without comments and docstrings, of the modules that its maker starts
+from and of all modules of this package that they import; and the version of each library that any
+of them imports.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from typing import Any
 
 PACKAGE = Path(__file__).resolve().parent
 
-#: Modules that decide no number: what they hand over (settings, paths, names) stands in the recipe
-#: itself, so the search for imports stops at them.
+#: Modules that decide no number: what they pass on (settings, paths, names) is in the recipe itself,
+#: so the search for imports stops at them.
 BOUNDARY = (
     "config",
     "errors",
@@ -34,7 +35,7 @@ BOUNDARY = (
     "models.autoencoders.training.trackers",
 )
 
-#: Name of an import to the name of the package that brings it, for libraries that compute.
+#: The libraries that compute: the name of the import, and the package that provides it.
 LIBRARIES = {
     "PIL": "pillow",
     "albumentations": "albumentations",
@@ -59,20 +60,21 @@ LIBRARIES = {
 def code_of(
     *modules: str, functions: tuple[Callable[..., Any], ...] = (), package: Path = PACKAGE
 ) -> dict[str, dict[str, str]]:
-    """What code makes something that is made by these modules.
+    """Hashes of the code, and versions of the libraries, that take part in making something.
 
     Args:
-        modules: Names below ``nbhelpers``, for example ``evaluation.cell``.
+        modules: Names of the modules to start from, below ``nbhelpers``, for example
+            ``evaluation.cell``.
         functions: Functions and methods of other modules that take part; their imports are not
             followed.
         package: The folder of the package.
 
     Returns:
-        ``code``, the reached modules and the functions with a hash of each, and ``libraries``, the
-        imported ones with their versions.
+        ``code`` maps each reached module and each function to its hash (16 hex digits);
+        ``libraries`` maps each imported library to its version.
 
     Raises:
-        ValueError: There is no such module.
+        ValueError: A module does not exist.
     """
     code, libraries = _code_of(modules, functions, package)
     return {"code": dict(code), "libraries": dict(libraries)}
@@ -100,7 +102,7 @@ def _code_of(
 
 
 def installed_version(package: str) -> str:
-    """The version of an installed package, or "not installed"."""
+    """The version of an installed package, or ``not installed``."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -113,7 +115,7 @@ def _is_boundary(module: str) -> bool:
 
 @cache
 def _read(name: str, package: Path) -> tuple[str, tuple[str, ...], frozenset[str]]:
-    """A module's hash, the modules of the package that it imports, and the libraries."""
+    """A module's hash, the modules of the package that it imports, and its libraries."""
     path = _file(name, package)
     if path is None:
         raise ValueError(f"expected a module of {package.name}, found no file for '{name}'")
@@ -136,13 +138,13 @@ def _read(name: str, package: Path) -> tuple[str, tuple[str, ...], frozenset[str
 
 
 def _file(name: str, package: Path) -> Path | None:
-    """The file of a module; None for a package, whose own file only says what is in it."""
+    """The file of a module; None for a package, whose ``__init__`` only says what it holds."""
     path = package.joinpath(*name.split(".")).with_suffix(".py")
     return path if path.is_file() else None
 
 
 def _imports(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
-    """Every import, within functions too, but for those that only a type checker sees."""
+    """Every import, also inside functions, except those that only a type checker sees."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             yield node
@@ -151,7 +153,7 @@ def _imports(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
 
 
 def _hash(tree: ast.AST) -> str:
-    """Hash of the code without its docstrings, comments and layout."""
+    """Hash (16 hex digits) of the code without its docstrings, comments and layout."""
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         first = body[0] if isinstance(body, list) and body else None
