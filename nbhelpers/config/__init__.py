@@ -1,4 +1,4 @@
-"""The typed, frozen configuration: YAML in, one `Config` out; unknown keys and wrong types are
+"""The typed, frozen configuration: YAML in, one ``Config`` out; unknown keys and wrong types are
 refused.
 """
 
@@ -12,8 +12,6 @@ from nbhelpers.config.load import (
     parse_yaml,
     presets,
     profiles,
-    read_config,
-    write_config,
 )
 
 __all__ = [
@@ -26,6 +24,4 @@ __all__ = [
     "parse_yaml",
     "presets",
     "profiles",
-    "read_config",
-    "write_config",
 ]

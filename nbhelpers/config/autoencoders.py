@@ -1,8 +1,11 @@
-"""The autoencoders' sections of the configuration: networks, losses, training, scoring, search."""
+"""The autoencoders' sections of the configuration: networks, losses, training, scoring, search.
+
+What a key sets, and its unit, is said by its comment in ``configs/autoencoder.yaml``.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, create_model, field_validator
 
@@ -20,21 +23,22 @@ from nbhelpers.methods import ARCHITECTURES, Architecture
 Head = Literal["pixel_l1", "pixel_l2", "ssim", "feature"]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
-#: YAML makes a number of what is a name here.
+#: The names of precisions; YAML reads 32 and 16 as numbers.
 Precision = Annotated[
     Literal["auto", "32", "bf16", "16"],
     BeforeValidator(lambda value: str(value) if type(value) is int else value),
 ]
 Percentile = Annotated[float, Field(gt=0, lt=100)]
-#: Settings of the training that change nothing of what is learned.
+#: Settings of the training that do not change what is learned.
 BOOKKEEPING = frozenset({"trackers", "keep_checkpoints", "checkpoint_every"})
-#: Settings of the scoring that no map and no score depends on.
+#: Settings of the scoring that change neither maps nor scores, only the masks made from maps.
 MASKS = frozenset({"pixel_percentile", "min_area"})
+#: Numbers of channels, or of images: one or more positive integers.
 Channels = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 
 
 class TrainingConfig(Settings):
-    """How an autoencoder is trained (F082-F095)."""
+    """How an autoencoder is trained: optimiser, learning rate, stopping, augmentation, checkpoints."""
 
     epochs: PositiveInt
     batch_size: PositiveInt
@@ -63,39 +67,56 @@ class TrainingConfig(Settings):
     @field_validator("warmup_epochs")
     @classmethod
     def _ends(cls, value: int, info: ValidationInfo) -> int:
-        epochs = info.data.get("epochs")  # missing where it is itself refused
+        epochs = info.data.get("epochs")  # missing when epochs itself was refused
         if epochs is not None and value >= epochs:
             raise ValueError(f"fewer than epochs ({epochs}), or the full rate is never reached")
         return value
 
 
-#: A network's own training settings; None is the shared one's.
-OwnTraining = create_model(
-    "OwnTraining",
-    __base__=Settings,
-    __doc__="Training settings of one network that differ from the shared ones.",
-    **{
-        name: (field.rebuild_annotation() | None, None)
-        for name, field in TrainingConfig.model_fields.items()
-    },
-)
+if TYPE_CHECKING:
+
+    class OwnTraining(Settings):
+        """Training settings of one network that differ from the shared ones."""
+
+else:  # the fields of TrainingConfig; None stands for the shared value
+    OwnTraining = create_model(
+        "OwnTraining",
+        __base__=Settings,
+        __doc__="Training settings of one network that differ from the shared ones.",
+        **{
+            name: (field.rebuild_annotation() | None, None)
+            for name, field in TrainingConfig.model_fields.items()
+        },
+    )
 
 
 class NetworkConfig(Settings):
-    """What every architecture chooses for itself beside its sizes."""
+    """What every network sets besides its sizes.
+
+    Attributes:
+        head: The residual that scores an image.
+        corruption: What the network must undo while it is trained.
+        training: Training settings of this network that differ from the shared ones.
+    """
 
     head: Head
     corruption: Literal["none", "noise", "mask"]
-    training: OwnTraining = OwnTraining()  # nothing that differs
+    training: OwnTraining = OwnTraining()  # by default nothing differs
 
     @property
     def sizes(self) -> dict[str, Any]:
-        """The network's own arguments."""
+        """The arguments that this network alone takes."""
         return self.model_dump(exclude=set(NetworkConfig.model_fields))
 
 
 class CnnConfig(NetworkConfig):
-    """F066."""
+    """Plain convolutional autoencoder.
+
+    Attributes:
+        channels: Channels of each stage; every stage halves the resolution.
+        latent: Channels of the bottleneck map.
+        dropout: Share of the bottleneck's channels that is dropped in training, 0 to 1.
+    """
 
     channels: Channels
     latent: PositiveInt
@@ -103,14 +124,29 @@ class CnnConfig(NetworkConfig):
 
 
 class ResNetConfig(NetworkConfig):
-    """F067."""
+    """Autoencoder with an untrained ResNet as encoder and a vector as bottleneck.
+
+    Attributes:
+        backbone: Name of the ResNet in timm.
+        latent: Length of the bottleneck vector.
+    """
 
     backbone: str
     latent: PositiveInt
 
 
 class VitConfig(NetworkConfig):
-    """F068."""
+    """Autoencoder of vision-transformer blocks.
+
+    Attributes:
+        patch: Side of a patch, pixels.
+        dim: Width of a token.
+        depth: Blocks of the encoder.
+        decoder_depth: Blocks of the decoder.
+        heads: Attention heads of each block.
+        mlp_ratio: Width of a block's hidden layer, in units of ``dim``.
+        dropout: Share of the values that is dropped in training, 0 to 1.
+    """
 
     patch: PositiveInt
     dim: PositiveInt
@@ -122,13 +158,23 @@ class VitConfig(NetworkConfig):
 
 
 class UNetLiteConfig(NetworkConfig):
-    """F070."""
+    """Small U-Net of three stages with skip connections.
+
+    Attributes:
+        base: Channels of the first stage; each further stage has twice as many.
+    """
 
     base: PositiveInt
 
 
 class UNetConfig(NetworkConfig):
-    """F071."""
+    """U-Net of any width and depth.
+
+    Attributes:
+        channels: Channels of each stage, from the full resolution down.
+        skips: Whether the decoder also sees the encoder's maps.
+        dropout: Share of the bottleneck's channels that is dropped in training, 0 to 1.
+    """
 
     channels: Channels
     skips: bool
@@ -136,7 +182,14 @@ class UNetConfig(NetworkConfig):
 
 
 class ReversedConfig(NetworkConfig):
-    """F072."""
+    """Reversed autoencoder: a deep encoder, a vector as bottleneck, a shallow decoder.
+
+    Attributes:
+        channels: Channels of each stage; every stage halves the resolution.
+        bottleneck: Length of the bottleneck vector.
+        similarity: Weight in the loss of the difference between the embeddings of image and
+            reconstruction; 0 leaves the term out.
+    """
 
     channels: Channels
     bottleneck: PositiveInt
@@ -144,7 +197,19 @@ class ReversedConfig(NetworkConfig):
 
 
 class DiffusionConfig(NetworkConfig):
-    """F069. Its noise is the corruption, so no other is to be had."""
+    """Diffusion model that reconstructs an image from its noised self.
+
+    The diffusion noise already corrupts the input, so ``corruption`` must be ``none``.
+
+    Attributes:
+        dim: Channels of the first level, a multiple of 8.
+        mults: Channels of each level, in units of ``dim``.
+        timesteps: Steps of the noising process.
+        noise_to: Step up to which an image is noised before it is reconstructed.
+        steps: Denoising steps of a reconstruction.
+        sampler: How a denoising step is taken, ``ddim`` or ``ddpm``.
+        eta: Fresh noise in each step of ``ddim``, as a share of what ``ddpm`` adds, 0 to 1.
+    """
 
     corruption: Literal["none"]
     dim: PositiveInt
@@ -156,16 +221,22 @@ class DiffusionConfig(NetworkConfig):
     eta: Share
 
 
-NetworksConfig = create_model(
-    "NetworksConfig",
-    __base__=Settings,
-    __doc__="One section per architecture.",
-    **{name: (globals()[row.settings], ...) for name, row in ARCHITECTURES.items()},
-)
+if TYPE_CHECKING:
+
+    class NetworksConfig(Settings):
+        """One section per architecture."""
+
+else:  # the rows of the table of methods
+    NetworksConfig = create_model(
+        "NetworksConfig",
+        __base__=Settings,
+        __doc__="One section per architecture.",
+        **{name: (globals()[row.settings], ...) for name, row in ARCHITECTURES.items()},
+    )
 
 
 class LossConfig(Settings):
-    """Weights of the terms (F075-F081); a term of weight 0 is never built."""
+    """Weights of the loss's terms, without a unit; a term of weight 0 is never built."""
 
     reconstruction: NotNegative
     mse: NotNegative
@@ -179,7 +250,7 @@ class LossConfig(Settings):
 
 
 class ScoringConfig(Settings):
-    """From a residual to an anomaly map and an image score (F074), and to a mask."""
+    """How a residual becomes an anomaly map, an image score and a mask."""
 
     feature_layers: Layers
     standardize: bool
@@ -191,7 +262,7 @@ class ScoringConfig(Settings):
 
 
 class SearchConfig(Settings):
-    """The space of the hyper-parameter search (F092): ranges as [low, high], choices as lists."""
+    """The space of the hyper-parameter search: ranges as [low, high], choices as lists."""
 
     trials: PositiveInt
     epochs: PositiveInt
@@ -209,7 +280,7 @@ class SearchConfig(Settings):
 
 
 class AutoencoderConfig(Settings):
-    """Everything about autoencoders; methods ``ae_<architecture>`` share all but their network's
+    """All settings of autoencoders; the methods ``ae_<architecture>`` differ only in their network's
     section.
     """
 
@@ -223,10 +294,9 @@ class AutoencoderConfig(Settings):
     @field_validator("training")
     @classmethod
     def _fits_each_network(cls, shared: TrainingConfig, info: ValidationInfo) -> TrainingConfig:
-        for name, network in info.data.get(
-            "networks", ()
-        ):  # missing where they are themselves refused
-            training = _own(shared, network)
+        networks = info.data.get("networks", ())  # missing when networks itself was refused
+        for name, network in networks:
+            training = _training_of(shared, network)
             if training.warmup_epochs >= training.epochs:
                 raise ValueError(
                     f"warmup_epochs below the epochs of network {name}, {training.epochs}, or the full "
@@ -240,9 +310,9 @@ class AutoencoderConfig(Settings):
         return shared
 
     def training_of(self, architecture: str) -> TrainingConfig:
-        """How a network is trained: its own settings laid over the shared ones."""
-        return _own(self.training, getattr(self.networks, architecture))
+        """A network's training settings: those of its section laid over the shared ones."""
+        return _training_of(self.training, getattr(self.networks, architecture))
 
 
-def _own(shared: TrainingConfig, network: NetworkConfig) -> TrainingConfig:
+def _training_of(shared: TrainingConfig, network: NetworkConfig) -> TrainingConfig:
     return shared.model_copy(update=network.training.model_dump(exclude_none=True))

@@ -1,10 +1,9 @@
-"""The study's configuration: YAML in, one frozen and typed object out; refuses what it does not
-know.
+"""Reads the study's configuration: YAML in, one frozen and typed object out.
 
-Order, later wins: ``configs/base.yaml``, ``configs/<family>.yaml`` (patchcore, padim, autoencoder;
-under its name), ``configs/<profile>.yaml``, a preset of ``configs/presets.yaml``, the environment
-variable ``STUDY_WORKSPACE``, overrides. No default is written in code, so the YAML files are the
-whole truth.
+The layers, of which a later one wins: ``configs/base.yaml``; ``configs/<family>.yaml`` (patchcore,
+padim, autoencoder), each as the section of its name; ``configs/<profile>.yaml``; a preset of
+``configs/presets.yaml``; the environment variable ``STUDY_WORKSPACE``; overrides. The code holds no
+default values: every value is in the YAML files, with a comment that says what it sets.
 """
 
 from __future__ import annotations
@@ -36,20 +35,18 @@ from nbhelpers.config.sections import (
     SplitConfig,
 )
 from nbhelpers.errors import ConfigError
-from nbhelpers.files import write_text
 from nbhelpers.methods import METHODS, MethodName, architecture_of
 from nbhelpers.runtime import ROOT
 from nbhelpers.scenarios import ScenarioName
 
-FAMILIES = tuple(
-    dict.fromkeys(Path(row.file).stem for row in METHODS.values())
-)  # each a section and a file
+#: Families of methods: each has a file in ``configs/`` and the section of its name.
+FAMILIES = tuple(dict.fromkeys(Path(row.file).stem for row in METHODS.values()))
 NO_PRESET = "none"
 WORKSPACE_VARIABLE = "STUDY_WORKSPACE"
 
 
 class _Loader(yaml.SafeLoader):
-    """Takes 1e-4 for the number that everybody means, as YAML 1.2 does; PyYAML knows 1.0e-4 only."""
+    """Reads 1e-4 as a number, as YAML 1.2 does; PyYAML by itself reads only 1.0e-4 as one."""
 
 
 _Loader.add_implicit_resolver(
@@ -60,7 +57,11 @@ _Loader.add_implicit_resolver(
 
 
 class Config(Settings):
-    """Everything that decides a study's numbers, and where they are written."""
+    """Everything that decides a study's numbers, and where they are written.
+
+    The comments in ``configs/`` say what each key sets, with its unit; ``profile`` is the name of
+    the profile's file and is no key of any file.
+    """
 
     profile: str
     preset: str
@@ -84,23 +85,22 @@ class Config(Settings):
 
     @property
     def architectures(self) -> tuple[str, ...]:
-        """Autoencoders that are looked at one by one: those that are asked for, and those among the
-        methods.
-        """
-        among = (architecture_of(method) for method in self.methods)
-        return tuple(
-            dict.fromkeys([*self.autoencoder.architectures, *(name for name in among if name)])
-        )
+        """The autoencoders to study one by one: the configured ones, and those among the methods."""
+        of_methods = [architecture_of(method) for method in self.methods]
+        names = [*self.autoencoder.architectures, *(name for name in of_methods if name)]
+        return tuple(dict.fromkeys(names))
 
     @property
     def workspace_dir(self) -> Path:
-        """Where ``data/`` and ``outputs/`` lie; a relative workspace starts at the project's root."""
+        """The folder of ``data/`` and ``outputs/``; a relative one is below the project's folder."""
         return ROOT / self.workspace
 
     @property
     def shared_dir(self) -> Path:
-        """``outputs/<profile>``, with ``@<folder>-<hash>`` behind it for a data root that is not the
-        profile's own: what is fitted on clean images and says nothing of a shift.
+        """The folder of what is made from clean images and does not depend on the shift.
+
+        It is ``outputs/<profile>``, followed by ``@<folder>-<hash>`` for a data root other than the
+        profile's own.
         """
         name = self.profile
         if self.data.root != _profile(name).data.root:
@@ -109,8 +109,8 @@ class Config(Settings):
 
     @property
     def output_dir(self) -> Path:
-        """``shared_dir``, with ``+<shift>-<hash>`` behind it for a shift that is not the profile's
-        own: so variants of the shift stand side by side in one workspace.
+        """The folder of results: ``shared_dir``, followed by ``+<shift>-<hash>`` for shift settings
+        other than the profile's own, so that one workspace holds several variants of the shift.
         """
         if self.shift == _profile(self.profile).shift:
             return self.shared_dir
@@ -118,10 +118,9 @@ class Config(Settings):
 
     @property
     def shift_name(self) -> str:
-        """The severity, the chosen parts and a hash of all settings of the shift."""
+        """The severity, the chosen parts of the shift and a hash of all its settings, as one name."""
         shift = self.shift
-        parts = [shift.severity, *shift.only, digest(shift.model_dump(mode="json"))[:6]]
-        return "-".join(parts)
+        return "-".join([shift.severity, *shift.only, digest(shift.model_dump(mode="json"))[:6]])
 
     @property
     def splits_path(self) -> Path:
@@ -131,48 +130,55 @@ class Config(Settings):
 
     @property
     def data_root(self) -> Path:
-        """The folder of categories; a relative one starts at the workspace."""
+        """The folder of categories; a relative one is below the workspace."""
         return self.workspace_dir / Path(self.data.root).expanduser()
 
     @property
     def shifted_dir(self) -> Path:
-        """Where the shifted images of this data root and shift are written."""
+        """The folder of the shifted images for this data root and these shift settings."""
         return self.workspace_dir / "data" / "shifted" / self.shared_dir.name / self.shift_name
 
     def changed(self, overrides: Mapping[str, Any]) -> Config:
-        """This configuration with some settings changed (dotted keys); ConfigError as
-        ``load_config``.
+        """A copy of this configuration with some settings changed.
 
-        A preset is a set of settings that ``load_config`` lays down; it cannot be changed
-        afterwards.
+        Args:
+            overrides: Values by dotted key, for example ``{"data.image_size": 256}``.
+
+        Raises:
+            ConfigError: As ``load_config``; or ``preset`` is among the keys, which can only be set
+                when the configuration is loaded.
         """
         if "preset" in overrides:
             raise ConfigError(
-                f"setting 'preset': expected it at load_config, found {overrides['preset']!r} for a "
-                "configuration that is made; load it anew"
+                "setting 'preset': expected it in load_config(), found "
+                f"{overrides['preset']!r} for a loaded configuration; load the configuration again"
             )
         values = _lay(self.model_dump(mode="json"), _nest(overrides))
         return _validated(values.pop("profile"), values)
 
     def digest(self) -> str:
-        """Hash of all settings but the workspace, which moves files and changes no number."""
+        """Hash of all settings except the workspace, which moves files but changes no number."""
         return digest(self.model_dump(mode="json", exclude={"workspace"}))
 
 
 @lru_cache(maxsize=8)
 def _profile(name: str) -> Config:
-    """A profile's own configuration, without presets and overrides."""
+    """A profile's configuration without a preset and without overrides."""
     return load_config(name) if name in profiles() else load_config()
 
 
 def digest(value: Any) -> str:
-    """16 hex digits of the SHA-256 of a JSON-able value in canonical form."""
+    """The first 16 hex digits of the SHA-256 of a value in canonical JSON."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def parse_yaml(text: str) -> Any:
-    """The value that a text of YAML stands for; yaml.YAMLError if it is none."""
+    """The value that a YAML text stands for.
+
+    Raises:
+        yaml.YAMLError: The text is not valid YAML.
+    """
     return yaml.load(text, _Loader)
 
 
@@ -181,36 +187,38 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         content = parse_yaml(path.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
         raise ConfigError(
-            f"{path.name}: expected YAML, found {str(error).splitlines()[0]}; mend the file"
+            f"{path.name}: expected valid YAML, found {str(error).splitlines()[0]}; fix the file"
         ) from error
     if not isinstance(content, dict):
         raise ConfigError(
-            f"{path.name}: expected settings as key: value, found {type(content).__name__}"
+            f"{path.name}: expected settings as key: value, found {type(content).__name__}; fix the file"
         )
     return content
 
 
 def _merge(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with ``changes`` laid over it, section by section; neither is touched."""
+    """A copy of ``base`` with ``changes`` laid over it, section by section."""
     merged = dict(base)
     for key, value in changes.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merge(merged[key], value) if both else value
+        both_sections = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merge(merged[key], value) if both_sections else value
     return merged
 
 
 def _lay(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """``values`` with ``changes`` laid over it; what changes for all networks' training, no network
-    keeps for itself.
+    """A copy of ``values`` with ``changes`` laid over it.
 
-    Else an override of ``autoencoder.training.epochs`` would pass by a network whose own a preset
-    has set.
+    A training setting that changes for all networks is removed from the networks that set it
+    themselves. Otherwise an override of ``autoencoder.training.epochs`` would not reach a network
+    whose epochs a preset has set.
     """
     shared = _section(changes, "autoencoder", "training")
     networks = {
         name: {
             **network,
-            "training": {key: own for key, own in network["training"].items() if key not in shared},
+            "training": {
+                key: value for key, value in network["training"].items() if key not in shared
+            },
         }
         for name, network in _section(values, "autoencoder", "networks").items()
         if shared.keys() & _section(network, "training").keys()
@@ -225,55 +233,58 @@ def _lay(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _section(values: Any, *names: str) -> Mapping[str, Any]:
-    """A section of nested settings; empty where there is none, or something else."""
+    """A section of nested settings; empty when it is missing or is not a section."""
     for name in names:
         values = values.get(name) if isinstance(values, Mapping) else None
     return values if isinstance(values, Mapping) else {}
 
 
-def _known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+def known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """The dotted keys of all settings of a section and of the sections inside it."""
     keys = []
     for name, field in model.model_fields.items():
-        inner = field.annotation if isinstance(field.annotation, type) else None
-        nested = inner is not None and issubclass(inner, BaseModel)
-        keys += _known_keys(inner, f"{prefix}{name}.") if nested else [f"{prefix}{name}"]
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            keys += known_keys(kind, f"{prefix}{name}.")
+        else:
+            keys.append(f"{prefix}{name}")
     return keys
 
 
 def _nest(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """``{"a.b": 1}`` to ``{"a": {"b": 1}}``."""
+    """Turn dotted keys into sections: ``{"a.b": 1}`` becomes ``{"a": {"b": 1}}``."""
     nested: dict[str, Any] = {}
     for key, value in overrides.items():
-        inner: Any = value
-        for part in reversed(str(key).split(".")):
-            inner = {part: inner}
-        nested = _merge(nested, inner)
+        section: Any = value
+        for name in reversed(str(key).split(".")):
+            section = {name: section}
+        nested = _merge(nested, section)
     return nested
 
 
 def _explain(error: ValidationError) -> str:
-    """One line for the first fault: the key, what was wanted, what was found."""
+    """One line for the first fault: the key, the expected value, and the value found."""
     fault = error.errors()[0]
-    key = ".".join(str(part) for part in fault["loc"])
+    key = ".".join(str(name) for name in fault["loc"])
     if fault["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(key, _known_keys(Config), n=1, cutoff=0.5)
+        close = difflib.get_close_matches(key, known_keys(Config), n=1, cutoff=0.5)
         hint = (
             f"; did you mean {close[0]}?" if close else "; see configs/base.yaml for the known ones"
         )
         return f"unknown setting '{key}' (value {fault['input']!r}){hint}"
-    if fault["type"] == "value_error" and isinstance(
-        fault["input"], Mapping
-    ):  # settings that do not fit together
-        return f"setting '{key}': wanted {fault['ctx']['error']}"
-    wanted = fault["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    wanted = (
-        wanted.replace("tuple", "list").replace("Tuple", "list").replace("dictionary", "mapping")
-    )
-    return f"setting '{key}': wanted {wanted}, found {fault['input']!r} ({type(fault['input']).__name__})"
+    # settings of one section that do not fit together: the message says what was found
+    if fault["type"] == "value_error" and isinstance(fault["input"], Mapping):
+        return f"setting '{key}': expected {fault['ctx']['error']}"
+    expected = fault["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    yaml_words = {"tuple": "list", "Tuple": "list", "dictionary": "mapping"}
+    for python_word, yaml_word in yaml_words.items():
+        expected = expected.replace(python_word, yaml_word)
+    found = f"{fault['input']!r} ({type(fault['input']).__name__})"
+    return f"setting '{key}': expected {expected}, found {found}"
 
 
 def profiles() -> list[str]:
-    """Names that ``load_config`` takes."""
+    """Names of the profiles, as ``load_config`` takes them."""
     return sorted(
         p.stem
         for p in (ROOT / "configs").glob("*.yaml")
@@ -282,21 +293,26 @@ def profiles() -> list[str]:
 
 
 def presets() -> dict[str, dict[str, Any]]:
-    """The named sets of settings of ``configs/presets.yaml``."""
+    """The named sets of settings in ``configs/presets.yaml``."""
     return _read_yaml(ROOT / "configs" / "presets.yaml")
 
 
 def load_config(profile: str = "tiny", overrides: Mapping[str, Any] | None = None) -> Config:
-    """Read a profile and lay overrides (dotted keys, e.g. ``{"data.image_size": 256}``) over it.
+    """Read a profile and lay overrides over it.
+
+    Args:
+        profile: Name of a file in ``configs/``, for example ``tiny``.
+        overrides: Values by dotted key, for example ``{"data.image_size": 256}``, or nested as in
+            YAML; ``preset`` names a set of settings to lay over the profile first.
 
     Raises:
-        ConfigError: unknown profile or key, wrong type (papermill's ``-p`` delivers strings), value
-            out of range.
+        ConfigError: The profile or a key is unknown, a value has the wrong type (papermill's ``-p``
+            passes strings) or is out of range.
     """
     if profile not in profiles():
         raise ConfigError(f"unknown profile {profile!r}; configs/ has: {', '.join(profiles())}")
     if not isinstance(overrides or {}, Mapping):
-        raise ConfigError(f"overrides: wanted a mapping of setting to value, found {overrides!r}")
+        raise ConfigError(f"overrides: expected a mapping of setting to value, found {overrides!r}")
     values = _read_yaml(ROOT / "configs" / "base.yaml")
     for family in FAMILIES:
         values[family] = _read_yaml(ROOT / "configs" / f"{family}.yaml")
@@ -305,32 +321,13 @@ def load_config(profile: str = "tiny", overrides: Mapping[str, Any] | None = Non
     preset, known = changes.get("preset", values["preset"]), presets()
     if preset != NO_PRESET and preset not in known:
         raise ConfigError(
-            f"setting 'preset': wanted {NO_PRESET} or one of {', '.join(known)}, found {preset!r}; "
-            "multi is for any category without one of its own"
+            f"setting 'preset': expected {NO_PRESET} or one of {', '.join(known)}, found {preset!r}; "
+            "multi is for any category without a preset of its own"
         )
     values = _lay(values, known.get(preset, {}))
     if os.environ.get(WORKSPACE_VARIABLE):
         values["workspace"] = os.environ[WORKSPACE_VARIABLE]
     return _validated(profile, _lay(values, changes))
-
-
-def write_config(config: Config, path: Path) -> None:
-    """Write every setting as YAML; ``read_config`` gives an equal configuration back."""
-    write_text(
-        path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    )
-
-
-def read_config(path: Path) -> Config:
-    """Read what ``write_config`` wrote; ConfigError as ``load_config``, or for a file that is not
-    there.
-    """
-    if not path.is_file():
-        raise ConfigError(
-            f"{path}: expected a configuration, found no such file; write one with write_config"
-        )
-    values = _read_yaml(path)
-    return _validated(str(values.pop("profile", None)), values)
 
 
 def _validated(profile: str, values: dict[str, Any]) -> Config:

@@ -1,4 +1,7 @@
-"""The sections of the configuration, typed and frozen; what their values may be, and nothing else."""
+"""The sections of the configuration: the type and the range of each value.
+
+What a key sets, and its unit, is said by its comment in ``configs/``.
+"""
 
 from __future__ import annotations
 
@@ -42,14 +45,17 @@ Aggregation = Literal["max", "mean", "topk"]
 
 
 class Settings(BaseModel):
-    """Frozen, no unknown key, and a string is never taken for a number or a truth value."""
+    """Base of all sections: frozen, without unknown keys, and strict about types.
+
+    A string is never read as a number or as a truth value.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     @model_validator(mode="before")
     @classmethod
     def _lists_are_tuples(cls, values: Any) -> Any:
-        # YAML and JSON know lists only, and strict mode takes none for a tuple
+        # YAML and JSON have only lists, and strict mode does not accept a list as a tuple
         if not isinstance(values, Mapping):
             return values
         return {
@@ -58,7 +64,7 @@ class Settings(BaseModel):
 
 
 class SyntheticConfig(Settings):
-    """Sizes of the drawn data set."""
+    """The size and the number of images of the synthetic data set."""
 
     size: Annotated[int, Field(ge=64)]
     train_good: Annotated[int, Field(ge=5)]
@@ -67,7 +73,7 @@ class SyntheticConfig(Settings):
 
 
 class DataConfig(Settings):
-    """Which images, from where, at which size."""
+    """Which images are used, where they come from, and at which size a network sees them."""
 
     source: Literal["folder", "synthetic"]
     root: str
@@ -77,7 +83,12 @@ class DataConfig(Settings):
 
 
 class GroupRule(Settings):
-    """Which images of a category show the same object, told from their file names."""
+    """How file names of a category tell which images show the same object.
+
+    Attributes:
+        pattern: Regular expression with one group, which is a number in the stem of the file.
+        max_gap: Largest step between two numbers of one object.
+    """
 
     pattern: str
     max_gap: Annotated[int, Field(ge=0)]
@@ -97,7 +108,7 @@ class GroupRule(Settings):
 
 
 class SplitConfig(Settings):
-    """Shares and rules of train, val and test (F026)."""
+    """The shares of train, val and test, and the rules by which they are drawn."""
 
     train_ratio: OpenShare
     val_anomaly_ratio: OpenShare
@@ -106,7 +117,7 @@ class SplitConfig(Settings):
 
 
 class LoaderConfig(Settings):
-    """How batches are read (F010)."""
+    """How batches of images are read."""
 
     batch_size: PositiveInt
     num_workers: Annotated[int, Field(ge=0)]
@@ -116,7 +127,7 @@ class LoaderConfig(Settings):
 
 
 class ShiftConfig(Settings):
-    """The domain shift's parts and ranges (F034-F039), as they are at severity ``moderate``."""
+    """The parts of the domain shift, and their ranges at severity ``moderate``."""
 
     severity: Literal["mild", "moderate", "severe"]
     only: tuple[ShiftPart, ...]
@@ -138,7 +149,7 @@ class ShiftConfig(Settings):
 
 
 class BackboneConfig(Settings):
-    """A pretrained network, the same for every method that reads features."""
+    """The pretrained network from which every method reads features."""
 
     name: str
     weights: Literal["packaged", "imagenet", "random"]
@@ -166,7 +177,7 @@ class PadimConfig(Settings):
 
 
 class EvaluationConfig(Settings):
-    """Thresholds, and the uncertainty of the metrics."""
+    """Thresholds, and the intervals of the metrics."""
 
     bootstrap_draws: Annotated[int, Field(ge=100)]
     confidence: Annotated[float, Field(ge=0.5, lt=1)]

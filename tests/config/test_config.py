@@ -1,19 +1,14 @@
 """Configuration: one truth in YAML, frozen, and every mistake named in one line."""
 
+import re
 import typing
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
-from nbhelpers.config import (
-    ROOT,
-    load_config,
-    parse_yaml,
-    presets,
-    profiles,
-    read_config,
-    write_config,
-)
+from nbhelpers.config import ROOT, Config, load_config, parse_yaml, presets, profiles
+from nbhelpers.config.load import FAMILIES, known_keys
 from nbhelpers.config.sections import ShiftPart
 from nbhelpers.data.shift.parameters import GROUPS, PARTS
 from nbhelpers.errors import ConfigError
@@ -41,7 +36,7 @@ def test_the_reference_study_is_what_mvtec_says():
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "message"),
     [
         (
             {"patchcore.coreset_rato": 0.1},
@@ -49,17 +44,17 @@ def test_the_reference_study_is_what_mvtec_says():
         ),
         (
             {"data.image_size": "224"},
-            r"'data.image_size': wanted a valid integer, found '224' \(str\)",
+            r"'data.image_size': expected a valid integer, found '224' \(str\)",
         ),
-        ({"patchcore.reweight": "false"}, "wanted a valid boolean, found 'false'"),
+        ({"patchcore.reweight": "false"}, "expected a valid boolean, found 'false'"),
         ({"patchcore.coreset_ratio": 2.0}, "less than or equal to 1, found 2.0"),
-        ({"shift.crop_aspect": [1.1, 0.9]}, r"'shift.crop_aspect': wanted \[low, high\]"),
-        ({"shift.severity": "hard"}, "wanted 'mild', 'moderate' or 'severe', found 'hard'"),
+        ({"shift.crop_aspect": [1.1, 0.9]}, r"'shift.crop_aspect': expected \[low, high\]"),
+        ({"shift.severity": "hard"}, "expected 'mild', 'moderate' or 'severe', found 'hard'"),
         ({"shift.only": ["rotate"]}, "found 'rotate'"),
-        ({"data.categories": "zipper"}, "wanted a valid list, found 'zipper'"),
+        ({"data.categories": "zipper"}, "expected a valid list, found 'zipper'"),
         ({"splits.groups": {"a": {"pattern": "(", "max_gap": 0}}}, "a regular expression"),
         ({"profile": "mvtec"}, "chosen by --profile"),
-        ({"preset": "hazel"}, "'preset': wanted none or one of capsule, hazelnut.*found 'hazel'"),
+        ({"preset": "hazel"}, "'preset': expected none or one of capsule, hazelnut.*found 'hazel'"),
         (
             {"autoencoder.networks.cnn.dropouts": 0.1},
             "did you mean autoencoder.networks.cnn.dropout",
@@ -71,28 +66,28 @@ def test_the_reference_study_is_what_mvtec_says():
         ),
         (
             {"autoencoder.networks.vit.training.epochs": 0},
-            "'autoencoder.networks.vit.training.epochs': wanted .*than 0",
+            "'autoencoder.networks.vit.training.epochs': expected .*than 0",
         ),
         (
             {
                 "autoencoder.training.scheduler": "plateau",
                 "autoencoder.networks.vit.training.patience": 5,
             },
-            "wanted plateau_epochs below patience, 5 for network vit, or training stops",
+            "expected plateau_epochs below patience, 5 for network vit, or training stops",
         ),
-        ({"autoencoder": 5}, "'autoencoder': wanted"),
+        ({"autoencoder": 5}, "'autoencoder': expected"),
         (
             {"autoencoder.networks.vit.training": 5, "autoencoder.training.epochs": 9},
-            "networks.vit.training': wanted",
+            "networks.vit.training': expected",
         ),
         (
             {"autoencoder.networks.vit.training.epochs": 2},
-            "'autoencoder.training': wanted warmup.* of network vit, 2, or",
+            "'autoencoder.training': expected warmup.* of network vit, 2, or",
         ),
     ],
 )
-def test_mistakes_are_named_in_one_line(overrides, said):
-    with pytest.raises(ConfigError, match=said) as error:
+def test_mistakes_are_named_in_one_line(overrides, message):
+    with pytest.raises(ConfigError, match=message) as error:
         load_config("tiny", overrides)
     assert "\n" not in str(error.value)
 
@@ -115,11 +110,11 @@ def test_overrides_by_dots_or_nested_and_nothing_is_shared():
 
 def test_the_workspace_moves_files_and_no_number(monkeypatch, tmp_path):
     monkeypatch.delenv("STUDY_WORKSPACE", raising=False)
-    here = load_config("tiny")
+    unmoved = load_config("tiny")
     monkeypatch.setenv("STUDY_WORKSPACE", str(tmp_path))
     moved = load_config("tiny")
-    assert moved.digest() == here.digest()
-    assert moved.output_dir == tmp_path / "outputs" / "tiny" and here.output_dir.is_relative_to(
+    assert moved.digest() == unmoved.digest()
+    assert moved.output_dir == tmp_path / "outputs" / "tiny" and unmoved.output_dir.is_relative_to(
         ROOT
     )
     assert moved.data_root == tmp_path / "data" / "raw" / "synthetic"
@@ -165,7 +160,7 @@ def test_presets_are_the_table_s_rows(name, row):
 
 
 def test_presets_are_all_valid_and_are_set_at_load_only():
-    with pytest.raises(ConfigError, match="expected it at load_config, found 'cpu'"):
+    with pytest.raises(ConfigError, match="expected it in load_config\\(\\), found 'cpu'"):
         load_config("tiny").changed({"preset": "cpu"})
     assert load_config("tiny").preset == "none"
     for name in presets():
@@ -238,25 +233,43 @@ def test_the_precision_may_come_as_the_number_that_yaml_makes_of_it():
         changed.autoencoder.training.precision,
         changed.autoencoder.training_of("vit").precision,
     ) == ("32", "16")
-    with pytest.raises(ConfigError, match="wanted 'auto', '32', 'bf16' or '16', found '8'"):
+    with pytest.raises(ConfigError, match="expected 'auto', '32', 'bf16' or '16', found '8'"):
         load_config("tiny", {"autoencoder.training.precision": 8})
 
 
-def test_a_configuration_survives_a_file(tmp_path):
-    config = load_config(
-        "folder",
-        {
-            "preset": "screw",
-            "autoencoder.networks.vit.training.epochs": 300,
-            "splits.groups": {"a": {"pattern": r"(\d+)", "max_gap": 3}},
-        },
-    )
-    write_config(config, tmp_path / "config.yaml")
-    assert read_config(tmp_path / "config.yaml") == config
-    (tmp_path / "config.yaml").write_text("seed: 1\n")
-    with pytest.raises(ConfigError, match="Field required|setting"):
-        read_config(tmp_path / "config.yaml")
-    with pytest.raises(
-        ConfigError, match="none.yaml: expected a configuration, found no such file"
-    ):
-        read_config(tmp_path / "none.yaml")
+def comments(path):
+    """The comment of each dotted key of a YAML file: the text after ``#`` behind the key and in the
+    indented comment lines directly below it.
+    """
+    lines = path.read_text().splitlines()
+
+    def walk(node, prefix):
+        for key, value in node.value:
+            name = f"{prefix}{key.value}"
+            if isinstance(value, yaml.MappingNode) and not value.flow_style:
+                yield from walk(value, f"{name}.")
+            first = key.start_mark.line
+            comment = lines[first].partition("#")[2].strip()
+            for line in lines[first + 1 :]:
+                if not line.startswith(" ") or not line.strip().startswith("#"):
+                    break
+                comment += " " + line.strip().removeprefix("#").strip()
+            yield name, comment.strip()
+
+    return dict(walk(yaml.compose(path.read_text()), ""))
+
+
+@pytest.mark.parametrize("name", ["base", *FAMILIES])
+def test_a_comment_documents_every_key(name):
+    documented = comments(ROOT / "configs" / f"{name}.yaml")
+    assert [key for key, comment in documented.items() if not comment] == []
+
+
+def test_every_setting_has_a_key_in_the_files_that_are_documented():
+    documented = set(comments(ROOT / "configs" / "base.yaml"))
+    for family in FAMILIES:
+        documented |= {f"{family}.{key}" for key in comments(ROOT / "configs" / f"{family}.yaml")}
+    # a network's own training settings are those of autoencoder.training
+    of_one_network = re.compile(r"autoencoder\.networks\.\w+\.training\.")
+    settings = {key for key in known_keys(Config) if not of_one_network.match(key)}
+    assert settings - documented == {"profile"}  # the name of the file itself

@@ -243,5 +243,5 @@ def test_unknown_names_are_refused(small):
 )
 def test_a_device_that_is_not_there_is_refused():
     assert pick_device("auto") in ("cpu", "mps")
-    with pytest.raises(ConfigError, match="wanted cuda, found no such device"):
+    with pytest.raises(ConfigError, match="expected cuda, found no such device"):
         pick_device("cuda")

@@ -102,10 +102,10 @@ def test_a_single_part_keeps_its_values_and_nothing_else(part):
 def test_groups_and_refused_settings():
     assert expand_parts(()) == PARTS == GEOMETRIC + PHOTOMETRIC
     assert expand_parts(("geometric", "noise")) == (*GEOMETRIC, "noise")
-    with pytest.raises(ConfigError, match="wanted names among .* found hue"):
+    with pytest.raises(ConfigError, match="expected names among .* found hue"):
         expand_parts(("rotation", "hue"))
     for bad in ({"blur_kernel": (4, 4)}, {"crop_aspect": (1.2, 1.5)}):
-        with pytest.raises(ConfigError, match="wanted"):
+        with pytest.raises(ConfigError, match="expected"):
             sample_parameters(config(**bad), 0)
 
 

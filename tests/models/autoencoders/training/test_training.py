@@ -78,7 +78,7 @@ def test_rates_rise_linearly_and_follow_the_scheduler(run, kit, scheduler, facto
 
 
 def test_a_warm_up_that_never_ends_is_refused():
-    with pytest.raises(ConfigError, match=r"warmup_epochs': wanted fewer than epochs \(3\)"):
+    with pytest.raises(ConfigError, match=r"warmup_epochs': expected fewer than epochs \(3\)"):
         load_config("mvtec", {"autoencoder.training.epochs": 3})
 
 
