@@ -1,1 +1,1 @@
-"""Images in: layout, reading, splits, augmentation, the domain shift, the synthetic set."""
+"""Images in: layout, reading, splits, augmentation, the domain shift, the synthetic data set."""

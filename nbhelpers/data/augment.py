@@ -1,7 +1,7 @@
 """Training augmentations by name.
 
-The named strategies use albumentations, which is imported only when one of them is asked for;
-``none`` needs nothing. Rotations mirror the border: a black corner would be a pattern that no real
+The strategies use albumentations, which is imported only when one of them is chosen; ``none`` needs
+no library. Rotations mirror the border, because a black corner would be a pattern that no real
 image has.
 """
 
@@ -29,9 +29,9 @@ def _elastic(
 ) -> albumentations.BasicTransform:
     """Smooth displacement of about half a percent of the image's side (rms) at full strength.
 
-    The published setting, alpha 1 and sigma 50, moves no pixel by more than some thousandths. The
-    library divides its white noise by the largest value (4.5 deviations), and a Gaussian of width
-    ``sigma`` leaves 1 / (2 sqrt(pi) sigma) of a deviation.
+    The published setting, alpha 1 and sigma 50, moves a pixel by only some thousandths. The library
+    divides its white noise by the largest value (4.5 deviations), and a Gaussian of width ``sigma``
+    leaves 1 / (2 sqrt(pi) sigma) of a deviation.
     """
     sigma = image_size / 16
     alpha = strength * 0.005 * image_size * 4.5 * 2 * np.sqrt(np.pi) * sigma
@@ -46,7 +46,7 @@ def _flips_color(
         library.VerticalFlip(p=0.5 * strength),
         library.RandomRotate90(p=0.5 * strength),
         library.RandomBrightnessContrast(0.2 * strength, 0.2 * strength, p=0.5),
-        # one value for all channels, here and below: a grey image stays grey
+        # one value for all channels, here and below, so that a grey image stays grey
         library.GaussNoise(std_range=(0.01 * strength, 0.03 * strength), per_channel=False, p=0.3),
         _elastic(library, image_size, strength, p=0.2),
     ]
@@ -55,7 +55,7 @@ def _flips_color(
 def _industrial(
     library: Any, image_size: int, strength: float
 ) -> list[albumentations.BasicTransform]:
-    # variance 10 to 50 on 0..255, as a deviation on 0..1
+    # a variance of 10 to 50 on values of 0 to 255, as a deviation on values of 0 to 1
     noise = (10**0.5 / 255 * strength, 50**0.5 / 255 * strength)
     return [
         library.RandomRotate90(p=0.5 * strength),
@@ -98,21 +98,22 @@ def _identity(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def train_augmentation(
     strategy: str, image_size: int, strength: float = 1.0, *, seed: int
 ) -> Augmentation:
-    """A named strategy as a function of a resized image and its mask; for training images only.
+    """A function that augments a resized training image and its mask.
 
     Args:
         strategy: ``none``, ``flips_color``, ``industrial`` or ``xray``.
-        image_size: Side of the square images that will come, pixels.
-        strength: 0 (nothing happens) to 1 (as published); scales the magnitudes, and the chance of
-            flips and quarter turns, which have none.
-        seed: The calls of two augmentations of one seed give the same sequence.
+        image_size: Side of the square images that the function takes, pixels.
+        strength: 0 (changes nothing) to 1 (as published). It scales the magnitudes, and the
+            probability of flips and quarter turns, which have no magnitude.
+        seed: Seed of the random choices; two augmentations with one seed give the same sequence.
 
     Returns:
-        Takes and gives an ``(image_size, image_size, 3)`` uint8 image and its 0/1 uint8 mask;
-        raises DataError for another size.
+        A function that takes and returns an ``(image_size, image_size, 3)`` uint8 image and its 0/1
+        uint8 mask, and raises ``DataError`` for an image of another size.
 
     Raises:
-        ConfigError: unknown strategy, strength outside [0, 1], or albumentations is missing.
+        ConfigError: The strategy is unknown, the strength is outside [0, 1], or albumentations is
+            not installed.
     """
     if strategy not in STRATEGIES:
         raise ConfigError(
@@ -126,9 +127,8 @@ def train_augmentation(
     build = STRATEGIES[strategy]
     if build is None or strength == 0:
         return _identity
-    os.environ.setdefault(
-        "NO_ALBUMENTATIONS_UPDATE", "1"
-    )  # the import would ask the network for a newer one
+    # without this the import would look for a newer version in the network
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     try:
         import albumentations
     except ImportError:
@@ -137,7 +137,7 @@ def train_augmentation(
             "requirements.txt, or use 'none'"
         ) from None
     transform = albumentations.Compose(build(albumentations, image_size, strength), seed=seed)
-    # the library seeds all transforms alike: both flips would always come together
+    # the library gives all transforms the same seed, so both flips would always come together
     seeds = np.random.SeedSequence(seed).generate_state(len(transform.transforms))
     for step, step_seed in zip(transform.transforms, seeds, strict=True):
         step.set_random_seed(int(step_seed))

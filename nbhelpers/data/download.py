@@ -1,7 +1,7 @@
-"""Fetch MVTec AD: through Kaggle, or as the official archive; keep the categories of the study.
+"""Downloads MVTec AD, from Kaggle or as the official archive, and keeps the study's categories.
 
-The data are CC BY-NC-SA 4.0 (Bergmann et al., CVPR 2019): fetched by each user, never part of the
-repository.
+The data have the licence CC BY-NC-SA 4.0 (Bergmann et al., CVPR 2019): each user downloads them, and
+they are never part of the repository.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ CATEGORIES = tuple(OFFICIAL_COUNTS)
 
 
 def plan(source: str, root: Path, categories: Sequence[str] = CATEGORIES) -> list[str]:
-    """What ``download`` would do, step by step; needs neither network nor credentials."""
-    what = {
+    """The steps that ``download`` would take, in words; needs no network and no credentials."""
+    fetching = {
         "kaggle": f"ask Kaggle for the dataset {KAGGLE_DATASET} (needs an API token), unpack it",
         "official": "fetch the official archive mvtec_anomaly_detection.tar.xz (4.9 GB), check its hash, unpack it",
     }[source]
     return [
-        f"{what} in {root}/.download",
+        f"{fetching} in {root}/.download",
         f"keep {', '.join(categories)}",
         f"move them to {root}",
         "count the images",
@@ -35,25 +35,22 @@ def plan(source: str, root: Path, categories: Sequence[str] = CATEGORIES) -> lis
 
 
 def has_kaggle_token() -> bool:
-    """Whether a token is where Kaggle's client looks for one; its value is not read."""
+    """Whether a token is in a place where Kaggle's client looks for one; its value is not read."""
     home = Path(os.environ.get("KAGGLE_CONFIG_DIR", Path.home() / ".kaggle"))
-    in_environment = "KAGGLE_API_TOKEN" in os.environ or {"KAGGLE_USERNAME", "KAGGLE_KEY"} <= set(
-        os.environ
-    )
-    return in_environment or any(
-        (home / name).is_file() for name in ("kaggle.json", "access_token")
-    )
+    has_key = "KAGGLE_USERNAME" in os.environ and "KAGGLE_KEY" in os.environ
+    has_file = any((home / name).is_file() for name in ("kaggle.json", "access_token"))
+    return "KAGGLE_API_TOKEN" in os.environ or has_key or has_file
 
 
 def _fetch_kaggle(folder: Path) -> None:
     if not has_kaggle_token():
         raise ResourceError(
-            "no Kaggle token found: create one at kaggle.com (Settings, API), then set KAGGLE_USERNAME and KAGGLE_KEY "
-            "or put kaggle.json into the folder .kaggle of your home; or use --source official"
+            "expected a Kaggle token, found none; create one at kaggle.com (Settings, API), then set "
+            "KAGGLE_USERNAME and KAGGLE_KEY or put kaggle.json into the folder .kaggle of your home, or use "
+            "--source official"
         )
-    from kaggle.api.kaggle_api_extended import (
-        KaggleApi,
-    )  # here, since it looks for credentials on import
+    # imported here, because the import already looks for credentials
+    from kaggle.api.kaggle_api_extended import KaggleApi
 
     api = KaggleApi()
     api.authenticate()
@@ -68,11 +65,18 @@ def _fetch_official(folder: Path) -> None:
 
 
 def download(source: str, root: Path, categories: Sequence[str] = CATEGORIES) -> None:
-    """Fetch the categories that ``root`` lacks; complete ones appear at once, by a rename.
+    """Download the categories that are missing in ``root``.
+
+    A category appears in ``root`` only when it is complete, by a rename.
+
+    Args:
+        source: ``kaggle`` or ``official``.
+        root: The folder of categories.
+        categories: Names of the categories to have.
 
     Raises:
-        ResourceError: no token, no network, no space.
-        DataError: the archive lacks a category.
+        ResourceError: There is no token, no network or no space left.
+        DataError: The archive does not hold a category.
     """
     missing = [name for name in categories if not (root / name).is_dir()]
     if not missing:
@@ -83,15 +87,16 @@ def download(source: str, root: Path, categories: Sequence[str] = CATEGORIES) ->
         folder.mkdir(parents=True, exist_ok=True)
         fetch(folder)
         for name in missing:
-            found = sorted(
+            candidates = sorted(
                 path for path in folder.rglob(name) if (path / "train" / "good").is_dir()
             )
-            if not found:
+            if not candidates:
                 raise DataError(
-                    f"{folder}: expected the category '{name}' in what was fetched, found none"
+                    f"{folder}: expected the category '{name}' in the downloaded archive, found none; "
+                    "choose another category or the other source"
                 )
-            found[0].rename(root / name)
-    except OSError as error:  # urllib's and requests' network errors are OSErrors too
+            candidates[0].rename(root / name)
+    except OSError as error:  # the network errors of urllib and requests are OSErrors, too
         named = cannot_write(root, error)
         if isinstance(named, ResourceError):
             raise named from error
@@ -103,25 +108,26 @@ def download(source: str, root: Path, categories: Sequence[str] = CATEGORIES) ->
 
 
 def verify(root: Path, categories: Sequence[str] = CATEGORIES) -> dict[str, tuple[int, int, int]]:
-    """Count train good, test good and test defects; every folder kind and mask is checked on the
-    way.
+    """Check the folders and masks of each category, and count its images.
+
+    Returns:
+        By category, the number of good training, good test and defect test images.
 
     Raises:
-        DataError: a folder or mask is missing, or a category of the study has other counts than the
-            official one.
+        DataError: A folder or a mask is missing, or the counts of a category of the study are not
+            those of the official archive.
     """
     counts = {name: count_parts(scan_category(root, name)) for name in categories}
-    for name, found in counts.items():
-        if name in OFFICIAL_COUNTS and found != OFFICIAL_COUNTS[name]:
+    for name, count in counts.items():
+        if name in OFFICIAL_COUNTS and count != OFFICIAL_COUNTS[name]:
             raise DataError(
                 f"{root / name}: expected {'/'.join(map(str, OFFICIAL_COUNTS[name]))} images (train good / test good "
-                f"/ test defects) as in MVTec AD, found {'/'.join(map(str, found))}; fetch this category again"
+                f"/ test defects) as in MVTec AD, found {'/'.join(map(str, count))}; fetch this category again"
             )
     return counts
 
 
 def free_gigabytes(root: Path) -> float:
-    """Free space where ``root`` will lie, GB."""
-    return (
-        shutil.disk_usage(next(p for p in (root, *root.resolve().parents) if p.exists())).free / 1e9
-    )
+    """Free space in GB on the disk of ``root``, which need not exist yet."""
+    existing = next(folder for folder in (root, *root.resolve().parents) if folder.exists())
+    return shutil.disk_usage(existing).free / 1e9

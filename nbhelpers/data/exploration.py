@@ -1,6 +1,4 @@
-"""What is in a data set: counts, sizes, intensities, colour modes, and what its defects are like,
-over every file.
-"""
+"""Describes a data set over all its files: counts, sizes, intensities, colour modes, and defects."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ from skimage.color import deltaE_cie76, rgb2lab
 from nbhelpers.data.images import read_image, read_mask
 from nbhelpers.data.layout import OFFICIAL_COUNTS, Sample, count_parts, to_table
 
-#: Width of the ring around a defect, its surroundings, as share of the shorter image side: 32 px of
+#: Width of the ring of surroundings around a defect, as a share of the shorter image side: 32 px of
 #: 1024.
 RING_SHARE = 1 / 32
 
@@ -36,21 +34,24 @@ DEFECT_COLUMNS = (
 
 
 def count_table(samples: Sequence[Sample]) -> pd.DataFrame:
-    """Images by category, official split and defect type: columns category, split, defect, images,
-    masks.
+    """Count images by category, official split and defect type.
+
+    Returns:
+        Columns category, split, defect, images, masks.
     """
     grouped = to_table(samples).groupby(["category", "split", "defect"], sort=False)
     return grouped.agg(images=("image", "size"), masks=("mask", "sum")).reset_index()
 
 
 def describe_images(samples: Sequence[Sample]) -> pd.DataFrame:
-    """Read every image in full: one row each, with size, colour mode and intensity statistics.
+    """Read every image completely and describe its size, colour mode and intensities.
 
-    Columns: category, defect, image, width, height, aspect_ratio, megapixels, mode, mean, std,
-    minimum, maximum (intensities of the grey image, 0 to 255).
+    Returns:
+        One row per image, with the columns category, defect, image, width, height (pixels),
+        aspect_ratio, megapixels, mode, mean, std, minimum, maximum (of the grey image, 0 to 255).
 
     Raises:
-        DataError: an image cannot be read; a damaged file never passes for an image.
+        DataError: An image cannot be read.
     """
     rows = []
     for sample in samples:
@@ -79,13 +80,18 @@ def describe_images(samples: Sequence[Sample]) -> pd.DataFrame:
 
 
 def describe_defects(samples: Sequence[Sample]) -> pd.DataFrame:
-    """One row a masked defect image, clean or shifted, measured at the image's own resolution.
+    """Measure the defects of all images that have a mask, at the image's own resolution.
 
-    Columns: category, defect, image, area_pixels, area_percent (of the image), regions
-    (8-connected), largest_region_pixels, touches_border, border_distance (of the defect pixel
-    nearest to the image border) and centroid_distance (of the mask's centroid), both as share of
-    half the shorter image side (0 at the border, 1 in the middle), contrast_delta_e (see
-    ``color_contrast``). The last three are NaN for a mask without a defect pixel.
+    Returns:
+        One row per image, with the columns category, defect, image, area_pixels, area_percent (of
+        the image), regions (8-connected), largest_region_pixels, touches_border, border_distance
+        (of the defect pixel nearest to the image border), centroid_distance (of the mask's
+        centroid) and contrast_delta_e (see ``color_contrast``). Both distances are shares of half
+        the shorter image side: 0 at the border, 1 in the middle. The last three are NaN for a mask
+        without a defect pixel.
+
+    Raises:
+        DataError: An image or a mask cannot be read.
     """
     rows = []
     for sample in samples:
@@ -94,20 +100,18 @@ def describe_defects(samples: Sequence[Sample]) -> pd.DataFrame:
         image = read_image(sample.image)
         mask = read_mask(sample.mask, image.shape[:2])
         sizes = cv2.connectedComponentsWithStats(mask, connectivity=8)[2][1:, cv2.CC_STAT_AREA]
-        place = np.argwhere(mask)  # (P, 2): row and column of each defect pixel
-        distances = _border_distance(place, mask.shape)
+        pixels = np.argwhere(mask)  # (P, 2): row and column of each defect pixel
+        distances = _border_distance(pixels, image.shape[:2])
         nearest, centroid = float("nan"), float("nan")
-        if len(place):
-            nearest, centroid = (
-                float(distances.min()),
-                float(_border_distance(place.mean(axis=0), mask.shape)),
-            )
+        if len(pixels):
+            nearest = float(distances.min())
+            centroid = float(_border_distance(pixels.mean(axis=0), image.shape[:2]))
         rows.append(
             {
                 "category": sample.category,
                 "defect": sample.defect_type,
                 "image": sample.id,
-                "area_pixels": len(place),
+                "area_pixels": len(pixels),
                 "area_percent": 100.0 * float(mask.mean()),
                 "regions": len(sizes),
                 "largest_region_pixels": int(sizes.max(initial=0)),
@@ -120,31 +124,31 @@ def describe_defects(samples: Sequence[Sample]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(DEFECT_COLUMNS))
 
 
-def _border_distance(place: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Distance of places ``(..., 2)`` (row, column) to the nearest border, as share of half the
-    shorter side.
+def _border_distance(points: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Distance of points ``(..., 2)`` (row, column) to the nearest border.
+
+    It is a share of half the shorter side of the image, whose ``shape`` is (height, width).
     """
     last = np.array(shape) - 1
-    nearest = np.minimum(place, last - place).min(axis=-1)
+    nearest = np.minimum(points, last - points).min(axis=-1)
     return nearest / (max(int(last.min()), 1) / 2)
 
 
 def color_contrast(image: np.ndarray, mask: np.ndarray) -> float:
-    """How far a defect's colour differs from its surroundings: a mean CIELAB distance (CIE 1976),
-    in Delta E.
+    """Difference in colour between a defect and its surroundings, in Delta E (CIE 1976).
 
-    Each defect pixel is compared with the mean colour of the ring around its region: the pixels
-    outside all defects that are at most ``RING_SHARE`` of the shorter image side away (one pixel at
-    least). About 2 can just be seen, black on white is 100. A texture differs from its own mean as
-    well, so values compare within one category.
+    Each defect pixel is compared with the mean CIELAB colour of the ring around its region. The ring
+    holds the pixels outside all defects that are at most ``RING_SHARE`` of the shorter image side
+    away, and at least one pixel. About 2 is just visible; black on white is 100. The pixels of a
+    texture also differ from its mean colour, so compare values only within one category.
 
     Args:
         image: ``(H, W, 3)`` uint8 RGB, taken as sRGB.
         mask: ``(H, W)`` uint8 of 0 and 1.
 
     Returns:
-        The mean over all defect pixels, to the thousandth; NaN where there is no defect pixel, or
-        nothing but defect.
+        The mean over all defect pixels, rounded to three decimals; NaN when the image has no defect
+        pixel or nothing else.
     """
     width = max(1, round(RING_SHARE * min(mask.shape)))
     count, regions, boxes, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
@@ -164,7 +168,14 @@ def color_contrast(image: np.ndarray, mask: np.ndarray) -> float:
 
 
 def find_duplicates(contents: Mapping[str, str]) -> list[tuple[str, ...]]:
-    """Groups of files with the same bytes, by id; ``contents`` maps an id to the hash of its bytes."""
+    """Find files with the same bytes.
+
+    Args:
+        contents: The hash of a file's bytes, by its id.
+
+    Returns:
+        The sorted ids of each group of two or more equal files.
+    """
     groups: dict[str, list[str]] = {}
     for identity, content in contents.items():
         groups.setdefault(content, []).append(identity)
@@ -172,35 +183,47 @@ def find_duplicates(contents: Mapping[str, str]) -> list[tuple[str, ...]]:
 
 
 def metadata(samples: Sequence[Sample]) -> dict[str, Any]:
-    """Counts and defect types of each category, and whether they are those of the official archive."""
+    """Describe each category by its counts and its defect types.
+
+    Returns:
+        By category: train_good, test_good, test_defect, defect_types, masks, and official_counts,
+        which tells whether the counts are those of the official archive.
+    """
     result = {}
     for category in dict.fromkeys(s.category for s in samples):
-        own = [s for s in samples if s.category == category]
-        train, good, defects = count_parts(own)
+        members = [s for s in samples if s.category == category]
+        train, good, defects = count_parts(members)
         result[category] = {
             "train_good": train,
             "test_good": good,
             "test_defect": defects,
-            "defect_types": sorted({s.defect_type for s in own if s.label}),
-            "masks": sum(s.mask is not None for s in own),
+            "defect_types": sorted({s.defect_type for s in members if s.label}),
+            "masks": sum(s.mask is not None for s in members),
             "official_counts": OFFICIAL_COUNTS.get(category) == (train, good, defects),
         }
     return result
 
 
 def report(samples: Sequence[Sample], images: pd.DataFrame, defects: pd.DataFrame) -> str:
-    """The data set in plain text, every defect type named."""
+    """Describe the data set in plain text, with every defect type.
+
+    Args:
+        samples: All images.
+        images: The table of ``describe_images``.
+        defects: The table of ``describe_defects``.
+    """
     lines = ["Data analysis", "============="]
     for category, facts in metadata(samples).items():
-        own = images[images.category == category]
+        members = images[images.category == category]
         lines += [
             "",
             category,
             "-" * len(category),
             f"train good {facts['train_good']}, test good {facts['test_good']}, test defect {facts['test_defect']}",
-            f"widths {own.width.min()}-{own.width.max()}, heights {own.height.min()}-{own.height.max()}, "
-            f"modes {', '.join(sorted(own['mode'].unique()))}",
-            f"mean intensity {own['mean'].mean():.1f} (image to image: {own['mean'].std():.1f})",
+            f"widths {members.width.min()}-{members.width.max()}, "
+            f"heights {members.height.min()}-{members.height.max()}, "
+            f"modes {', '.join(sorted(members['mode'].unique()))}",
+            f"mean intensity {members['mean'].mean():.1f} (image to image: {members['mean'].std():.1f})",
         ]
         for name in facts["defect_types"]:
             areas = defects[(defects.category == category) & (defects.defect == name)].area_percent
@@ -211,7 +234,14 @@ def report(samples: Sequence[Sample], images: pd.DataFrame, defects: pd.DataFram
 
 
 def area_table(areas: pd.DataFrame) -> pd.DataFrame:
-    """Quantiles of defect area (share of the image, percent) by category and defect type."""
+    """Quantiles of the defect area by category and defect type.
+
+    Args:
+        areas: The table of ``describe_defects``.
+
+    Returns:
+        Columns category, defect, min, q25, median, q75, max (percent of the image), images.
+    """
     grouped = areas.groupby(["category", "defect"])["area_percent"]
     table = grouped.quantile([0.0, 0.25, 0.5, 0.75, 1.0]).unstack()
     table.columns = ["min", "q25", "median", "q75", "max"]

@@ -1,8 +1,8 @@
-"""Images and masks from disk to tensors: reading, resizing, batching, writing.
+"""Reads images and masks from disk, resizes them, makes batches of tensors, and writes PNG files.
 
-Area-based resizing on both sides of every comparison: an image that was drawn at 1024 px and a
-shifted twin of it reach the network through the same last resize. A mask keeps the area of each of
-its regions, so that a thin scratch neither breaks nor vanishes (FEATURES P43).
+Clean images and their shifted twins reach the network through the same area-based resize. A mask
+keeps the area of each of its regions when it is resized, so that a thin scratch does not break or
+vanish.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ def _open(path: Path) -> Image.Image:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Read any of the supported formats as RGB, ``(H, W, 3)`` uint8.
+    """Read an image of any supported format as RGB, ``(H, W, 3)`` uint8.
 
-    Grey is repeated over three channels, alpha is dropped, 16-bit grey is scaled by 1/257 (so that
-    65535 becomes 255).
+    Grey is repeated over three channels, alpha is dropped, and 16-bit grey is scaled by 1/257, so
+    that 65535 becomes 255.
 
     Raises:
-        DataError: no such file, unreadable or truncated, or a pixel format outside these.
+        DataError: The file does not exist, is unreadable or truncated, or has another pixel format.
     """
     image = _open(path)
     if image.mode in ("I;16", "I;16B", "I;16L", "I"):
@@ -67,10 +67,14 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def read_mask(path: Path, shape: tuple[int, int]) -> np.ndarray:
-    """Read a ground-truth mask as ``(H, W)`` uint8 of 0 and 1 (any non-zero pixel is a defect).
+    """Read a ground-truth mask as ``(H, W)`` uint8 of 0 and 1; every non-zero pixel is a defect.
+
+    Args:
+        path: The mask's file.
+        shape: Height and width of its image.
 
     Raises:
-        DataError: unreadable, or its size is not ``shape`` (height, width) of its image.
+        DataError: The file is unreadable, or its size is not ``shape``.
     """
     mask = np.asarray(_open(path).convert("L"))
     if mask.shape != tuple(shape):
@@ -82,27 +86,32 @@ def read_mask(path: Path, shape: tuple[int, int]) -> np.ndarray:
 
 
 def hash_pixels(path: Path) -> str:
-    """16 hex digits of the SHA-256 of an image's shape and pixels, as ``read_image`` gives them."""
+    """The first 16 hex digits of the SHA-256 of an image's shape and pixels, see ``read_image``."""
     image = read_image(path)
     return hashlib.sha256(str(image.shape).encode() + image.tobytes()).hexdigest()[:16]
 
 
 def write_png(path: Path, array: np.ndarray) -> None:
-    """Write ``(H, W)`` or ``(H, W, 3)`` uint8 as PNG: to a temporary name, then renamed."""
+    """Write ``(H, W)`` or ``(H, W, 3)`` uint8 as PNG, completely or not at all.
+
+    Raises:
+        ResourceError: The file cannot be written.
+    """
     with replacing(path) as temporary:
         # level 1 writes two to three times as fast as the default, for files about 15 % larger
         Image.fromarray(array).save(temporary, format="PNG", compress_level=1)
 
 
 def resize_image(image: np.ndarray, size: int) -> np.ndarray:
-    """Resize to ``(size, size, 3)`` uint8: pixel areas are averaged where it shrinks, bilinear
-    where it grows.
+    """Resize an image to ``(size, size, 3)``; its type stays.
+
+    An axis that shrinks is averaged over pixel areas; an axis that grows is interpolated linearly.
     """
     height, width = image.shape[:2]
     if (height, width) == (size, size):
         return image
-    # INTER_AREA falls back to nearest neighbour where an axis grows, so each axis gets its own
-    # kernel.
+    # cv2.INTER_AREA takes the nearest neighbour along an axis that grows, so each axis is resized
+    # with a kernel of its own
     for new_size, shrinks in (((size, height), size < width), ((size, size), size < height)):
         image = cv2.resize(
             image, new_size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
@@ -111,12 +120,11 @@ def resize_image(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def resize_mask(mask: np.ndarray, size: int) -> np.ndarray:
-    """Resize a 0/1 mask to ``(size, size)`` uint8; every region keeps its area (at least one
-    pixel).
+    """Resize a 0/1 mask to ``(size, size)`` uint8; every region keeps its area, at least one pixel.
 
-    Of each 8-connected region the cells that it covers most are kept, as many as its scaled area
-    says. For a compact region that is the usual "covered by half"; a scratch thinner than a cell
-    stays one.
+    Of each 8-connected region the target pixels that it covers most are kept, as many as its scaled
+    area. For a compact region these are the pixels that are covered by at least a half; a scratch
+    that is thinner than a target pixel stays a scratch.
     """
     height, width = mask.shape
     if (height, width) == (size, size):
@@ -125,7 +133,7 @@ def resize_mask(mask: np.ndarray, size: int) -> np.ndarray:
     count, regions, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     scale = size * size / (height * width)
     for region in range(1, count):
-        # rounded, so that equal coverages are equal whatever order a processor adds them in
+        # rounded, so that equal coverages stay equal in whatever order a processor adds them
         coverage = resize_image((regions == region).astype(np.float32), size).ravel().round(4)
         keep = max(1, round(int(stats[region, cv2.CC_STAT_AREA]) * scale))
         order = np.argsort(-coverage, kind="stable")[:keep]
@@ -135,13 +143,14 @@ def resize_mask(mask: np.ndarray, size: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Batch:
-    """What a network and an evaluation need of B samples.
+    """B samples as a network and an evaluation need them.
 
     Attributes:
         images: ``(B, 3, H, W)`` float32, normalised.
         masks: ``(B, H, W)`` uint8, 0 or 1; all zero for good images and where no mask exists.
-        has_mask: ``(B,)`` bool: the pixel labels are known (good image, or a mask was there).
-        labels: ``(B,)`` int64, 0 good, 1 anomalous.
+        has_mask: ``(B,)`` bool: whether the pixel labels are known, because the image is good or has
+            a mask.
+        labels: ``(B,)`` int64; 0 is good, 1 is anomalous.
         samples: The B samples, in order.
     """
 
@@ -153,18 +162,18 @@ class Batch:
 
 
 class SampleDataset(Dataset):
-    """Reads, resizes, transforms and normalises one sample at a time; nothing is kept in memory.
+    """Reads, resizes, transforms and normalises one sample at a time; keeps no image in memory.
 
     Args:
-        samples: What to read.
-        image_size: Side of the square the network sees, pixels.
-        transform: Takes and gives an ``(H, W, 3)`` uint8 image and its ``(H, W)`` 0/1 mask
-            (augmentation).
-        phase: ``train``, ``val`` or ``test``; an anomalous sample in ``train`` is refused.
-        normalization: ``imagenet``, ``tanh``, ``gray`` or ``none``.
+        samples: The samples to read.
+        image_size: Side of the square that the network sees, pixels.
+        transform: An augmentation, which takes and returns an ``(H, W, 3)`` uint8 image and its
+            ``(H, W)`` 0/1 mask.
+        phase: ``train``, ``val`` or ``test``.
+        normalization: ``imagenet``, ``tanh``, ``gray`` or ``none``, see ``normalize_image``.
 
     Raises:
-        DataError: an anomalous sample where ``phase`` is ``train``.
+        DataError: ``phase`` is ``train`` and a sample is anomalous.
     """
 
     def __init__(
@@ -178,9 +187,12 @@ class SampleDataset(Dataset):
         bad = next((s for s in samples if phase == "train" and s.label), None)
         if bad is not None:
             raise DataError(
-                f"{bad.image}: training takes good images only, found defect type '{bad.defect_type}'"
+                f"{bad.image}: training takes good images only, found defect type '{bad.defect_type}'; "
+                "remove it from the training split"
             )
-        self.samples, self.image_size, self.transform = list(samples), image_size, transform
+        self.samples = list(samples)
+        self.image_size = image_size
+        self.transform = transform
         self.normalization = normalization
 
     def __len__(self) -> int:
@@ -192,7 +204,8 @@ class SampleDataset(Dataset):
         mask = np.zeros(image.shape[:2], np.uint8)
         if sample.mask is not None:
             mask = read_mask(sample.mask, image.shape[:2])
-        image, mask = resize_image(image, self.image_size), resize_mask(mask, self.image_size)
+        image = resize_image(image, self.image_size)
+        mask = resize_mask(mask, self.image_size)
         if self.transform is not None:
             image, mask = self.transform(image, mask)
         pixels = normalize_image(image, self.normalization)  # (H, W, C) float32
@@ -201,7 +214,7 @@ class SampleDataset(Dataset):
 
 
 def collate(items: Sequence[tuple[torch.Tensor, torch.Tensor, int, Sample]]) -> Batch:
-    """Stack items of a ``SampleDataset`` into one ``Batch``."""
+    """Stack the items of a ``SampleDataset`` into one ``Batch``."""
     images, masks, labels, samples = zip(*items, strict=True)
     known = [s.label == 0 or s.mask is not None for s in samples]
     return Batch(
@@ -227,8 +240,23 @@ def make_loader(
     prefetch_factor: int = 2,
     shuffle_seed: int | None = None,
 ) -> DataLoader:
-    """Batches of ``samples`` as ``Batch`` objects, in order, or shuffled by its own seeded
-    generator.
+    """A loader that yields the samples as ``Batch`` objects.
+
+    Args:
+        samples: The samples to read.
+        image_size: Side of the square that the network sees, pixels.
+        batch_size: Samples per batch.
+        transform: As in ``SampleDataset``.
+        phase: As in ``SampleDataset``.
+        normalization: As in ``SampleDataset``.
+        num_workers: Reading processes; 0 reads in this process.
+        pin_memory: Whether batches are put in page-locked memory.
+        persistent_workers: Whether reading processes are kept; used if there are any.
+        prefetch_factor: Batches that each reading process prepares; used if there are any.
+        shuffle_seed: Seed of the generator that shuffles; None keeps the order of ``samples``.
+
+    Raises:
+        DataError: ``phase`` is ``train`` and a sample is anomalous.
     """
     generator = None if shuffle_seed is None else torch.Generator().manual_seed(shuffle_seed)
     return DataLoader(
@@ -239,7 +267,7 @@ def make_loader(
         collate_fn=collate,
         num_workers=num_workers,
         pin_memory=pin_memory,
-        # torch refuses these two without workers
+        # torch accepts these two only with workers
         persistent_workers=persistent_workers and num_workers > 0,
         prefetch_factor=prefetch_factor if num_workers > 0 else None,
     )

@@ -1,4 +1,4 @@
-"""MVTec AD folder layout: find categories, list their samples, and say what is wrong with a folder.
+"""The folder layout of MVTec AD: finds categories, lists their samples, and names faults in a folder.
 
 Layout (Bergmann et al., CVPR 2019): ``<root>/<category>/train/good``, ``test/good``,
 ``test/<defect type>``, ``ground_truth/<defect type>/<stem>_mask.<ext>``. Masks are optional: a
@@ -19,7 +19,8 @@ from nbhelpers.errors import DataError
 GOOD = "good"
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
-#: (train/good, test/good, test defects) of the official archive, Table 1 of the MVTec AD paper.
+#: Images in train/good, in test/good and with test defects in the official archive (Table 1 of the
+#: MVTec AD paper).
 OFFICIAL_COUNTS = {"hazelnut": (391, 40, 70), "carpet": (280, 28, 89), "zipper": (240, 32, 119)}
 
 
@@ -30,10 +31,10 @@ class Sample:
     Attributes:
         id: POSIX path of the image below its data root; unique in a study and the same on every
             machine.
-        image: Where the image lies.
-        mask: Where its ground-truth mask lies; None for good images and where no mask exists.
-        category: Object or texture, e.g. ``hazelnut``.
-        defect_type: ``good`` or the defect's folder, e.g. ``crack``.
+        image: Path of the image.
+        mask: Path of its ground-truth mask; None for good images and where no mask exists.
+        category: Object or texture, for example ``hazelnut``.
+        defect_type: ``good`` or the name of the defect's folder, for example ``crack``.
         domain: ``clean`` or ``shift``.
     """
 
@@ -51,21 +52,25 @@ class Sample:
 
     @property
     def source(self) -> str:
-        """The official part the image comes from: ``train`` or ``test``."""
+        """The official split that the image comes from: ``train`` or ``test``."""
         return self.id.split("/")[1]
 
 
 def natural_key(name: str) -> list[int | str]:
-    """Sort key that puts ``img_10`` after ``img_9``; ties in case are broken by the name itself."""
-    parts = re.split(r"(\d+)", name)
-    return [int(part) if index % 2 else part.lower() for index, part in enumerate(parts)] + [name]
+    """Sort key that puts ``img_10`` after ``img_9`` and ignores case; equal names in other case are
+    sorted by the name itself.
+    """
+    key: list[int | str] = []
+    for index, piece in enumerate(re.split(r"(\d+)", name)):  # text and digits take turns
+        key.append(int(piece) if index % 2 else piece.lower())
+    return [*key, name]
 
 
 def find_categories(root: Path) -> list[str]:
-    """Names of all folders below ``root`` that hold a ``train/good``, sorted.
+    """The sorted names of all folders in ``root`` that hold a folder ``train/good``.
 
     Raises:
-        DataError: ``root`` is no folder, or no category lies in it.
+        DataError: ``root`` is not a folder, or holds no category.
     """
     root = Path(root)
     if not root.is_dir():
@@ -92,7 +97,7 @@ def _images_in(folder: Path) -> list[Path]:
 
 
 def _masks_of(truth: Path) -> dict[str, Path]:
-    """Map the image stem to its mask file for one ``ground_truth/<defect type>`` folder."""
+    """The mask files of one folder ``ground_truth/<defect type>``, by the stem of their image."""
     masks: dict[str, Path] = {}
     for path in _images_in(truth) if truth.is_dir() else []:
         stem = path.stem.removesuffix("_mask")
@@ -105,11 +110,14 @@ def _masks_of(truth: Path) -> dict[str, Path]:
 
 
 def scan_category(root: Path, category: str) -> list[Sample]:
-    """List one category's samples in a fixed order (train before test, good first, natural file
-    order).
+    """List the samples of one category.
+
+    Returns:
+        The samples in a fixed order: train before test, good before defects, files in natural
+        order.
 
     Raises:
-        DataError: the category or one of its folders is missing or empty, a defect image lacks its
+        DataError: The category or one of its folders is missing or empty, a defect image has no
             mask although the category has masks, a mask has no image, or two images share a stem.
     """
     root, base = Path(root), Path(root) / category
@@ -125,14 +133,14 @@ def scan_category(root: Path, category: str) -> list[Sample]:
                 "train/good, test/good and test/<defect type>"
             )
     has_masks = (base / "ground_truth").is_dir()
-    folders = [("train", GOOD), ("test", GOOD)]
     defects = sorted(p.name for p in (base / "test").iterdir() if p.is_dir() and p.name != GOOD)
     samples: list[Sample] = []
-    for part, defect_type in folders + [("test", name) for name in defects]:
-        images = _images_in(base / part / defect_type)
+    folders = [("train", GOOD), ("test", GOOD), *(("test", name) for name in defects)]
+    for split, defect_type in folders:
+        images = _images_in(base / split / defect_type)
         if not images:
             raise DataError(
-                f"{base / part / defect_type}: expected images ({' '.join(IMAGE_SUFFIXES)}), found none; "
+                f"{base / split / defect_type}: expected images ({' '.join(IMAGE_SUFFIXES)}), found none; "
                 "add images or remove the folder"
             )
         masks = _masks_of(base / "ground_truth" / defect_type) if defect_type != GOOD else {}
@@ -156,14 +164,18 @@ def scan_category(root: Path, category: str) -> list[Sample]:
             )
         if masks:
             raise DataError(
-                f"{next(iter(masks.values()))}: this mask has no image in {base / part / defect_type}"
+                f"{next(iter(masks.values()))}: this mask has no image in {base / split / defect_type}; "
+                "add the image or remove the mask"
             )
     return samples
 
 
 def to_table(samples: Iterable[Sample]) -> pd.DataFrame:
-    """One row a sample: category, split (official part), defect, label, image id, whether it has a
-    mask.
+    """The samples as a table.
+
+    Returns:
+        One row per sample, with the columns category, split (the official one), defect, label,
+        image (the sample's id), and mask (whether it has one).
     """
     rows = [
         {
@@ -180,7 +192,7 @@ def to_table(samples: Iterable[Sample]) -> pd.DataFrame:
 
 
 def count_parts(samples: Iterable[Sample]) -> tuple[int, int, int]:
-    """Counts of one category as the paper gives them: train good, test good, test defects."""
+    """Counts of one category in the order of the paper: train good, test good, test defects."""
     samples = list(samples)
     train = sum(s.source == "train" for s in samples)
     defects = sum(s.label for s in samples)

@@ -1,8 +1,9 @@
-"""The file that says which image is in which split: written once, read and verified ever after.
+"""The file that says which image is in which split: written once, then only read and verified.
 
-A split is data and no cache: another seed, library or version of this code must not move an image
-from test to train. So the file is the authority, also where it was edited by hand or brought from
-elsewhere; what does not fit the images or the settings is an error that says what to do.
+Splits are data, not a cache: another seed, library or version of this code must not move an image
+from test to train. So the file is the authority, also when it was edited by hand or copied from
+another machine. A file that does not fit the images or the settings is an error that says what to
+do.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from nbhelpers.data.splits import SPLITS, Split, from_ids, to_ids
 from nbhelpers.errors import ConfigError, DataError
 from nbhelpers.files import read_json, write_json
 
-#: Rules that decided which image went where; a file drawn by others is refused.
+#: Rules that decided which image is in which split; a file drawn by other rules is refused.
 RULES = ("train_ratio", "val_anomaly_ratio", "stratify")
-SHOWN = 5  # names of images in an error
-ANEW = "or make the splits anew with --resplit (every result made from them is then made again)"
+SHOWN = 5  # most names of images in one error
+RESPLIT = "or draw the splits again with --resplit (every result made from them is then made again)"
 
 
 def write_splits(
@@ -35,27 +36,27 @@ def write_splits(
     pixels: Mapping[str, Mapping[str, str]],
     **metadata: Any,
 ) -> None:
-    """Write the splits of these categories; what the file has of others stays.
+    """Write the splits of these categories; the file keeps its splits of other categories.
 
     Args:
-        path: The file; its paths are relative to the data root, so that it holds elsewhere.
-        splits: By category.
-        rules: What they were drawn by.
+        path: The file. Its paths are relative to the data root, so that it is valid on any machine.
+        splits: The splits by category.
+        rules: The rules by which they were drawn.
         pixels: By category, the hash of each image's pixels by sample id.
-        metadata: What else is worth knowing (seed, image size).
+        metadata: Further facts to store, for example the seed.
+
+    Raises:
+        ResourceError: The file cannot be written.
     """
     try:
         stored = read_json(path)
-    except (
-        FileNotFoundError,
-        JSONDecodeError,
-    ):  # none, or a torn one that is drawn anew on request
+    except (FileNotFoundError, JSONDecodeError):  # no file, or a torn one after --resplit
         stored = {}
-    sections = {
+    sections: dict[str, dict[str, Any]] = {
         "categories": {name: to_ids(split) for name, split in splits.items()},
         "training_pixels": {name: _moments(split["train"]) for name, split in splits.items()},
         "images": {
-            name: {sample.id: pixels[name][sample.id] for part in SPLITS for sample in split[part]}
+            name: {s.id: pixels[name][s.id] for members in split.values() for s in members}
             for name, split in splits.items()
         },
     }
@@ -75,19 +76,22 @@ def read_splits(
     rules: SplitConfig,
     pixels: Mapping[str, Mapping[str, str]],
 ) -> dict[str, Split]:
-    """The stored splits of those categories that the file has, checked against images and rules.
+    """Read the stored splits, and check them against the images and the rules.
 
     Args:
-        path: A file that ``write_splits`` wrote, perhaps edited since. Hashes of images may be left
-            out; those that are there must hold.
-        samples: By category, all that the data root has.
-        rules: What the settings say now.
+        path: A file that ``write_splits`` wrote, possibly edited since. Hashes of images may be
+            missing; those that it holds must be right.
+        samples: By category, all images of the data root.
+        rules: The rules of the current settings.
         pixels: By category, the hash of each image's pixels by sample id.
 
+    Returns:
+        The splits of those categories that the file has.
+
     Raises:
-        ConfigError: The file was drawn by other rules.
-        DataError: It is not such a file, or images were added, are gone, or have other pixels; lists
-            them.
+        ConfigError: The splits were drawn by other rules.
+        DataError: The file does not hold splits; or images were added, are gone, or have other
+            pixels, and the error lists them.
     """
     try:
         stored = read_json(path)
@@ -97,19 +101,19 @@ def read_splits(
     except (JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path}: expected the splits of each category (categories: name: train, val, test), "
-            f"found {type(error).__name__}: {error}; restore the file, {ANEW}"
+            f"found {type(error).__name__}: {error}; restore the file, {RESPLIT}"
         ) from error
     for name in RULES:
         if name in metadata and metadata[name] != getattr(rules, name):
             raise ConfigError(
                 f"{path}: expected splits drawn with splits.{name} {getattr(rules, name)}, found "
-                f"{metadata[name]}; set splits.{name} back, {ANEW}"
+                f"{metadata[name]}; set splits.{name} back, {RESPLIT}"
             )
     splits = {}
     for name in samples:
         if name not in categories:
             continue
-        listed = [identity for part in SPLITS for identity in categories[name][part]]
+        listed = [identity for split in SPLITS for identity in categories[name][split]]
         known = {sample.id for sample in samples[name]}
         _check(path, name, "no image that is gone", [i for i in listed if i not in known])
         _check(path, name, "no image that was added", sorted(known - set(listed)))
@@ -121,16 +125,17 @@ def read_splits(
 
 
 def _check(path: Path, category: str, expected: str, images: Sequence[str]) -> None:
+    """Refuse the file when it lists images that are not as expected."""
     if images:
         more = f" and {len(images) - SHOWN} more" if len(images) > SHOWN else ""
         raise DataError(
             f"{path}: expected {expected} in category '{category}', found {len(images)}: "
-            f"{', '.join(images[:SHOWN])}{more}; bring the images back to what the file lists, {ANEW}"
+            f"{', '.join(images[:SHOWN])}{more}; bring the images back to what the file lists, {RESPLIT}"
         )
 
 
 def _moments(samples: Sequence[Sample]) -> dict[str, list[float]]:
-    """Mean and standard deviation of the training images' pixels in [0, 1], by channel."""
+    """Mean and standard deviation of the pixels of these images in [0, 1], by channel."""
     count, sums, squares = 0, np.zeros(3), np.zeros(3)
     for sample in samples:
         image = read_image(sample.image) / 255.0

@@ -1,8 +1,9 @@
-"""Train, validation and test of one category: seeded, verified, written once with relative paths.
+"""Draws train, validation and test of one category, and verifies them.
 
-Train is ``train_ratio`` of train/good; validation the rest of it plus ``val_anomaly_ratio`` of the
-defect images, which calibrate thresholds; test is all of test/good plus the other defect images
-(F026). Counts are floors. Images of one object (a group) never stand in two splits.
+Train is a share ``train_ratio`` of train/good. Validation is the rest of train/good and a share
+``val_anomaly_ratio`` of the defect images, which calibrate thresholds. Test is all of test/good and
+the remaining defect images. Counts are rounded down. Images of one object (a group) are never in
+two splits.
 """
 
 from __future__ import annotations
@@ -23,14 +24,17 @@ Split = dict[str, list[Sample]]
 
 
 def group_keys(samples: Sequence[Sample], rule: GroupRule | None) -> dict[str, int]:
-    """Number the groups: images of one object share a number.
+    """The number of each image's group; images of one object share a number.
 
-    Without a rule each image is its own group. With one, the numbers found in the file stems are
-    sorted and cut wherever a step is larger than ``max_gap``. Train and test of the official layout
-    are grouped apart.
+    Without a rule each image is a group of its own. With a rule, the numbers in the file stems are
+    sorted, and a new group starts wherever a step is larger than ``max_gap``. The official train and
+    test folders are grouped separately.
+
+    Returns:
+        The number of the group by sample id.
 
     Raises:
-        DataError: a file name without the number that the rule's pattern promises.
+        DataError: The rule's pattern does not find a number in a file name.
     """
     if rule is None:
         return {sample.id: index for index, sample in enumerate(samples)}
@@ -44,20 +48,20 @@ def group_keys(samples: Sequence[Sample], rule: GroupRule | None) -> dict[str, i
             )
         numbered.append((sample.source, int(match.group(1)), sample.id))
     keys: dict[str, int] = {}
-    group, previous = -1, None
+    group = -1
+    previous: tuple[str, int] | None = None
     for source, number, identity in sorted(numbered):
         if previous is None or source != previous[0] or number - previous[1] > rule.max_gap:
             group += 1
-        keys[identity], previous = group, (source, number)
+        keys[identity] = group
+        previous = (source, number)
     return keys
 
 
 def _draw(
     samples: Sequence[Sample], count: int, groups: Mapping[str, int], rng: np.random.Generator
 ) -> set[str]:
-    """Draw whole groups until ``count`` images are taken; a group that would overshoot is passed
-    over.
-    """
+    """Draw whole groups until ``count`` images are drawn; skip a group that would exceed it."""
     members: dict[int, list[str]] = defaultdict(list)
     for sample in samples:
         members[groups[sample.id]].append(sample.id)
@@ -71,12 +75,12 @@ def _draw(
 
 
 def _quotas(counts: Mapping[str, int], total: int) -> dict[str, int]:
-    """Share ``total`` out in proportion to ``counts``, by largest remainder (ties: by name)."""
+    """Distribute ``total`` in proportion to ``counts``, by largest remainder (ties by name)."""
     exact = {name: total * n / sum(counts.values()) for name, n in counts.items()}
     quotas = {name: int(value) for name, value in exact.items()}
-    for name in sorted(exact, key=lambda n: (quotas[n] - exact[n], n))[
-        : total - sum(quotas.values())
-    ]:
+    by_remainder = sorted(exact, key=lambda name: (quotas[name] - exact[name], name))
+    missing = total - sum(quotas.values())
+    for name in by_remainder[:missing]:
         quotas[name] += 1
     return quotas
 
@@ -89,60 +93,58 @@ def create_clean_split(
     stratify: str = "none",
     groups: GroupRule | None = None,
 ) -> Split:
-    """Split one category's samples (from ``scan_category``) into train, val and test.
+    """Split the samples of one category into train, val and test.
 
     Args:
-        samples: All samples of one category.
-        train_ratio: Share of train/good that trains, floored.
-        val_anomaly_ratio: Share of the defect images that calibrates, floored.
+        samples: All samples of one category, from ``scan_category``.
+        train_ratio: Share of train/good that trains, rounded down to whole images.
+        val_anomaly_ratio: Share of the defect images that calibrates, rounded down.
         seed: Seeds one generator for the good and one for the defect images.
-        stratify: ``none``, or ``defect`` to draw the defect images in proportion within each defect
-            type.
-        groups: How to tell images of one object by their names; None if each stands alone.
+        stratify: ``none``, or ``defect`` to draw the same share of each defect type.
+        groups: The rule that tells images of one object by their names; None if each image shows
+            an object of its own.
 
     Returns:
         ``{"train": [...], "val": [...], "test": [...]}``, each in the order of ``samples``. Defect
-        images that share a group with a test/good image are tested, never used to calibrate.
+        images that share a group with a test/good image are always in test.
 
     Raises:
-        DataError: nothing would be left in one of the splits.
+        DataError: A split would have no good images, or no defect images where it needs some.
     """
     keys = group_keys(samples, groups)
     train_good = [s for s in samples if s.source == "train"]
     defects = [s for s in samples if s.label]
-    good_rng, defect_rng = (np.random.default_rng([seed, part]) for part in (0, 1))
+    good_rng, defect_rng = np.random.default_rng([seed, 0]), np.random.default_rng([seed, 1])
     train = _draw(train_good, int(train_ratio * len(train_good)), keys, good_rng)
     tested = {keys[s.id] for s in samples if s.source == "test" and not s.label}
     free = [s for s in defects if keys[s.id] not in tested]
-    wanted = int(val_anomaly_ratio * len(defects))
+    count = int(val_anomaly_ratio * len(defects))
     if stratify == "defect":
-        quotas = _quotas(Counter(s.defect_type for s in defects), wanted)
+        quotas = _quotas(Counter(s.defect_type for s in defects), count)
         val_defects: set[str] = set()
         for name, quota in sorted(quotas.items()):
-            # a group may hold several types: what is drawn already, or held back, is not drawn
-            # again
-            held = {keys[i] for i in val_defects}
-            own = [s for s in free if s.defect_type == name and keys[s.id] not in held]
-            picked = _draw(own, quota, keys, defect_rng)
-            groups_picked = {keys[i] for i in picked}
-            val_defects |= {s.id for s in free if keys[s.id] in groups_picked}
+            # a group may hold several defect types, so it may be drawn already
+            drawn_groups = {keys[identity] for identity in val_defects}
+            of_type = [s for s in free if s.defect_type == name and keys[s.id] not in drawn_groups]
+            new_groups = {keys[identity] for identity in _draw(of_type, quota, keys, defect_rng)}
+            val_defects |= {s.id for s in free if keys[s.id] in new_groups}
     else:
-        val_defects = _draw(free, wanted, keys, defect_rng)
+        val_defects = _draw(free, count, keys, defect_rng)
     split: Split = {name: [] for name in SPLITS}
     for sample in samples:
         if sample.source == "train":
             split["train" if sample.id in train else "val"].append(sample)
         else:
             split["val" if sample.id in val_defects else "test"].append(sample)
-    for name, part in split.items():
-        classes = {s.label for s in part}
-        if classes != ({0} if name == "train" else {0, 1}):
-            found = Counter(s.defect_type for s in part)
+    for name, members in split.items():
+        labels, needed = ({0}, "good") if name == "train" else ({0, 1}, "good and defect")
+        if {s.label for s in members} != labels:
+            counts = Counter(s.defect_type for s in members)
             raise DataError(
-                f"category '{samples[0].category}': split '{name}' needs good"
-                f"{'' if name == 'train' else ' and defect'} images, found {dict(found) or 'none'}; "
-                f"{len(train_good)} train/good and {len(defects)} defect images are too few for train_ratio "
-                f"{train_ratio} and val_anomaly_ratio {val_anomaly_ratio}"
+                f"category '{samples[0].category}': split '{name}' needs {needed} images, found "
+                f"{dict(counts) or 'none'}; {len(train_good)} train/good and {len(defects)} defect images are "
+                f"too few for train_ratio {train_ratio} and val_anomaly_ratio {val_anomaly_ratio}; add images "
+                "or change these settings"
             )
     return split
 
@@ -150,60 +152,65 @@ def create_clean_split(
 def verify_split(
     split: Split, groups: GroupRule | None = None, content: Mapping[str, str] | None = None
 ) -> dict[str, tuple[int, int]]:
-    """Check that nothing leaks and nothing is missing; return ``{split: (good, anomalous)}``.
+    """Check that no image leaks from one split into another, and that no file is missing.
 
     Args:
-        split: What ``create_clean_split`` gave, or what was loaded.
-        groups: The rule it was drawn with.
-        content: Sample id to a hash of the file's bytes; byte-identical images must not stand in
-            two splits.
+        split: A split that ``create_clean_split`` made or that was read from a file.
+        groups: The rule with which it was drawn.
+        content: A hash of each file's bytes by sample id; files with equal bytes must not be in two
+            splits. None does not check this.
+
+    Returns:
+        The number of good and of anomalous images by split.
 
     Raises:
-        DataError: an image, its bytes or its object in two splits; a file missing; a mask on a good
-            image, or none on a defect image though others of its category have one; an anomalous
-            training image.
+        DataError: An image, its bytes or its object is in two splits; a file is missing; a good
+            image has a mask, or a defect image has none although others of its category have one;
+            a training image is anomalous.
     """
     everything = [(name, sample) for name in SPLITS for sample in split[name]]
     keys = group_keys([sample for _, sample in everything], groups)
     has_masks = any(sample.mask for _, sample in everything)
     seen: dict[object, tuple[str, Sample]] = {}
     for name, sample in everything:
-        marks = [("image", sample.id), ("object (group)", keys[sample.id])]
+        marks: dict[str, object] = {"image": sample.id, "object (group)": keys[sample.id]}
         if content is not None:
-            marks.append(("image content", content[sample.id]))
-        for what, mark in marks:
-            other = seen.setdefault((what, mark), (name, sample))
-            if other[0] != name or (what == "image" and other[1] is not sample):
+            marks["image content"] = content[sample.id]
+        for kind, mark in marks.items():
+            other_name, other = seen.setdefault((kind, mark), (name, sample))
+            if other_name != name or (kind == "image" and other is not sample):
                 raise DataError(
-                    f"the same {what} stands in two splits: {other[1].id} ({other[0]}) and {sample.id} ({name}); "
+                    f"the same {kind} stands in two splits: {other.id} ({other_name}) and {sample.id} ({name}); "
                     "remove one of the files, or delete the stored split and make it again"
                 )
         if not sample.image.is_file():
             raise DataError(
-                f"{sample.image}: in split '{name}' but there is no such file; restore it"
+                f"{sample.image}: expected this file of split '{name}', but there is no such file; restore it"
             )
         if name == "train" and sample.label:
             raise DataError(
-                f"{sample.image}: a defect image ({sample.defect_type}) in the training split"
+                f"{sample.image}: expected good images, found a defect image ({sample.defect_type}) in the "
+                "training split; move it to another split"
             )
         if (sample.mask is not None) != (has_masks and bool(sample.label)):
             raise DataError(
                 f"{sample.image}: expected {'a' if sample.label else 'no'} mask for defect type "
                 f"'{sample.defect_type}', found {sample.mask or 'none'}"
             )
-    return {n: (sum(not s.label for s in split[n]), sum(s.label for s in split[n])) for n in SPLITS}
+    anomalous = {name: sum(sample.label for sample in split[name]) for name in SPLITS}
+    return {name: (len(split[name]) - anomalous[name], anomalous[name]) for name in SPLITS}
 
 
 def to_ids(split: Split) -> dict[str, list[str]]:
-    """The split as sample ids, for JSON."""
+    """The sample ids of each split, as JSON stores them."""
     return {name: [sample.id for sample in split[name]] for name in SPLITS}
 
 
 def from_ids(ids: Mapping[str, Sequence[str]], samples: Sequence[Sample]) -> Split:
-    """The split's samples back from their ids.
+    """The samples of each split, from their ids.
 
     Raises:
-        DataError: an id that the data root no longer has.
+        DataError: The data root does not have an image of this id.
     """
     known = {sample.id: sample for sample in samples}
     missing = [identity for name in SPLITS for identity in ids[name] if identity not in known]
@@ -216,7 +223,11 @@ def from_ids(ids: Mapping[str, Sequence[str]], samples: Sequence[Sample]) -> Spl
 
 
 def split_counts(splits: Mapping[str, Split]) -> pd.DataFrame:
-    """Images per category, split and defect type: columns category, split, defect, images."""
+    """Count images by category, split and defect type.
+
+    Returns:
+        Columns category, split, defect, images.
+    """
     rows = [
         {"category": category, "split": name, "defect": defect, "images": count}
         for category, split in splits.items()

@@ -27,14 +27,15 @@ def test_a_dry_run_needs_neither_network_nor_token(no_token, capsys, tmp_path):
         download_dataset.main(["--source", "kaggle", "--dry-run", "--root", str(tmp_path / "raw")])
         == 0
     )
-    said = capsys.readouterr().out
-    assert "ipythonx/mvtec-ad" in said and "keep hazelnut, carpet, zipper" in said
+    printed = capsys.readouterr().out
+    assert "ipythonx/mvtec-ad" in printed and "keep hazelnut, carpet, zipper" in printed
     assert not (tmp_path / "raw").exists()
 
 
 def test_without_a_token_it_says_where_one_comes_from(no_token, tmp_path):
     with pytest.raises(
-        ResourceError, match="no Kaggle token found.*KAGGLE_USERNAME.*--source official"
+        ResourceError,
+        match="expected a Kaggle token, found none.*KAGGLE_USERNAME.*--source official",
     ):
         download.download("kaggle", tmp_path)
 
@@ -51,7 +52,7 @@ def fake_archive(folder: Path) -> None:
     make_synthetic(folder / "mvtec", size=64, train_good=2, test_good=1, per_defect=1)
 
 
-def test_only_the_wanted_categories_arrive_and_the_rest_is_removed(monkeypatch, tmp_path):
+def test_only_the_requested_categories_arrive_and_the_rest_is_removed(monkeypatch, tmp_path):
     monkeypatch.setattr(download, "_fetch_official", fake_archive)
     download.download("official", tmp_path, ("zipper", "carpet"))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["carpet", "zipper"]

@@ -1,4 +1,4 @@
-"""What is said of a data set: every file is read, every type is named."""
+"""The description of a data set: every file is read, every type is named."""
 
 import cv2
 import numpy as np
@@ -110,18 +110,18 @@ def described(folder, image, mask, domain="clean"):
 def test_distance_of_one_pixel_to_the_border(tmp_path, row, column, expected):
     mask = np.zeros((41, 61), np.uint8)
     mask[row, column] = 1
-    found = described(tmp_path, np.zeros((41, 61, 3), np.uint8), mask)
-    assert found.border_distance == found.centroid_distance == expected
-    assert found.touches_border == (expected == 0)
+    defect = described(tmp_path, np.zeros((41, 61, 3), np.uint8), mask)
+    assert defect.border_distance == defect.centroid_distance == expected
+    assert defect.touches_border == (expected == 0)
 
 
 def test_nearest_pixel_and_centroid_differ(tmp_path):
     mask = np.zeros((41, 41), np.uint8)
     mask[20, 2:11] = 1  # 9 px from column 2 to 10: the centroid in column 6
     mask[30, 6] = 1
-    found = described(tmp_path, np.zeros((41, 41, 3), np.uint8), mask)
-    assert found.border_distance == 2 / 20 and found.centroid_distance == 6 / 20
-    assert (found.regions, found.area_pixels, found.largest_region_pixels) == (2, 10, 9)
+    defect = described(tmp_path, np.zeros((41, 41, 3), np.uint8), mask)
+    assert defect.border_distance == 2 / 20 and defect.centroid_distance == 6 / 20
+    assert (defect.regions, defect.area_pixels, defect.largest_region_pixels) == (2, 10, 9)
 
 
 def test_contrast_of_white_on_black_is_100():

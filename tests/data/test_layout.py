@@ -1,4 +1,4 @@
-"""Layout: what is found in a folder, and what is said of a folder that is wrong."""
+"""Layout: the samples of a folder, and the errors that a wrong folder gives."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from nbhelpers.errors import DataError
 
 
 def fill(root, category="nut", masks=True, defects=("crack", "hole")):
-    """A tiny MVTec AD tree: 3 train, 2 test good, 2 images a defect type."""
+    """A tiny MVTec AD tree: 3 train, 2 test good, 2 images per defect type."""
     grey = np.full((8, 6, 3), 90, np.uint8)
     for i in range(3):
         write_png(root / category / "train" / "good" / f"{i}.png", grey)
@@ -58,7 +58,7 @@ def test_files_come_in_natural_order():
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "message"),
     [
         (
             lambda r: (r / "nut" / "ground_truth" / "crack" / "0_mask.png").unlink(),
@@ -82,9 +82,9 @@ def test_files_come_in_natural_order():
         ),
     ],
 )
-def test_a_wrong_folder_is_named(tmp_path, spoil, said):
+def test_a_wrong_folder_is_named(tmp_path, spoil, message):
     spoil(fill(tmp_path))
-    with pytest.raises(DataError, match=said) as error:
+    with pytest.raises(DataError, match=message) as error:
         scan_category(tmp_path, "nut")
     assert str(tmp_path) in str(error.value)
 

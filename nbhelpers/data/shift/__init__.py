@@ -1,3 +1,3 @@
-"""The domain shift: parameters drawn from a seed, applied to image and mask alike, written as
+"""The domain shift: parameters drawn from a seed, applied to an image and its mask, and written as
 shifted twins.
 """

@@ -1,8 +1,8 @@
-"""What one shifted image will look like: every value of the domain shift, drawn from one seed.
+"""The parameters of one shifted image: every value of the domain shift, drawn from one seed.
 
-The ranges are those of ``ShiftConfig``. A draw is made for every part of every image, in one fixed
-order, whatever ``only`` and ``severity`` say: choosing one part or another severity keeps all other
-draws, so two shifted sets that differ in one setting compare pairwise.
+The ranges are those of ``ShiftConfig``. Every part of the shift is drawn for every image, in one
+fixed order, whatever ``only`` and ``severity`` are. So another choice of parts or severity keeps all
+other draws, and two shifted sets that differ in one setting can be compared image by image.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ PHOTOMETRIC = ("brightness", "contrast", "saturation", "blur", "noise", "illumin
 PARTS = GEOMETRIC + PHOTOMETRIC
 GROUPS = {"geometric": GEOMETRIC, "photometric": PHOTOMETRIC}
 
-#: How far from "unchanged" each drawn value goes; ``moderate`` is the configured range itself.
+#: Factor on the distance of each drawn value from "unchanged"; ``moderate`` is the configured range.
 SEVERITIES = {"mild": 0.5, "moderate": 1.0, "severe": 1.5}
 
 #: Factors, the crop's area and the illumination's darkest gain never fall below this share.
@@ -39,28 +40,33 @@ ILLUMINATIONS = (
 
 @dataclass(frozen=True)
 class ShiftParameters:
-    """Every value that decides one shifted image; the defaults leave an image unchanged.
+    """All values that determine one shifted image; the defaults leave an image unchanged.
 
     Attributes:
-        rotation_degrees: Counter-clockwise, about the image's centre.
+        rotation_degrees: Rotation about the image's centre, counter-clockwise.
         crop_scale: Area of the crop window as a share of the image's area.
         crop_aspect: Width over height of the window, relative to the image's own.
-        crop_x: Where the window sits in its free room: 0 left, 0.5 centred, 1 right. ``crop_y``: 0
-            top.
-        translation_x: Shift to the right as a share of the width. ``translation_y``: down, of the
-            height.
-        brightness: Factor on all values. ``contrast``: on the distance to the image's grey mean.
-            ``saturation``: on the distance of a colour to its own grey.
-        blur_kernel: Side of the Gaussian kernel, ``blur_sigma`` its width, pixels at 224 px; 0
-            without blur.
+        crop_x: Horizontal position of the window: 0 is left, 0.5 centred, 1 right.
+        crop_y: Vertical position of the window: 0 is at the top, 1 at the bottom.
+        translation_x: Move to the right, as a share of the width.
+        translation_y: Move down, as a share of the height.
+        brightness: Factor on all values.
+        contrast: Factor on the distance to the image's mean grey.
+        saturation: Factor on the distance of a colour to its own grey.
+        blur_applied: Whether the image is blurred.
+        blur_kernel: Side of the Gaussian kernel, pixels at 224 px; 0 without blur.
+        blur_sigma: Width of the Gaussian, pixels at 224 px; 0 without blur.
+        noise_applied: Whether noise is added.
         noise_sigma: Standard deviation of the noise on values in [0, 1], at 224 px; 0 without
             noise.
         noise_seed: Seed of the noise field.
+        illumination_applied: Whether the light has a gradient.
         illumination_kind: ``none``, ``linear`` or ``radial``.
-        illumination_direction: The side the light comes from (``left``, ``right``, ``top``,
+        illumination_direction: The side from which the light comes (``left``, ``right``, ``top``,
             ``bottom``), or what is dark (``center_dark``, ``edges_dark``).
-        illumination_strength: Gain at the darkest place; it is 1 at the brightest.
-        illumination_sigma: Width of the Gaussian that rounds the ramp's two ends, pixels at 224 px.
+        illumination_strength: Gain at the darkest pixel; it is 1 at the brightest.
+        illumination_sigma: Width of the Gaussian that rounds the two ends of the ramp, pixels at
+            224 px.
     """
 
     rotation_degrees: float = 0.0
@@ -86,9 +92,7 @@ class ShiftParameters:
     illumination_sigma: float = 0.0
 
     def to_row(self) -> dict[str, float | int | bool | str]:
-        """Flat mapping of every value, for one manifest row; ``ShiftParameters(**row)`` is the way
-        back.
-        """
+        """All values by name, for a row of the manifest; ``ShiftParameters(**row)`` is the inverse."""
         return asdict(self)
 
 
@@ -96,43 +100,44 @@ IDENTITY = ShiftParameters()
 
 
 def image_seed(base_seed: int, category: str, split: str, sample_id: str) -> int:
-    """Seed of one image: a stable hash of who it is, so neither order nor number of workers
-    matters.
+    """The seed of one image: a stable hash of its name, which does not depend on the order of images.
 
-    63 of the hash's bits are used, because a CSV or Parquet reader takes that for a plain signed
-    integer.
+    It has 63 bits, so that readers of CSV and Parquet files take it for a signed integer.
     """
     text = "\0".join((str(base_seed), category, split, sample_id))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def expand_parts(only: Iterable[str]) -> tuple[str, ...]:
-    """Names of the parts that ``only`` selects (all when it is empty), in the order of ``PARTS``.
+    """The parts of the shift that ``only`` selects, in the order of ``PARTS``; all if it is empty.
 
     Raises:
-        ConfigError: a name that is neither a part nor a group.
+        ConfigError: A name is not that of a part or of a group of parts.
     """
     names = tuple(only)
     unknown = sorted(set(names) - set(PARTS) - set(GROUPS))
     if unknown:
         raise ConfigError(
-            f"setting 'shift.only': wanted names among {', '.join((*GROUPS, *PARTS))}, "
-            f"found {', '.join(unknown)}"
+            f"setting 'shift.only': expected names among {', '.join((*GROUPS, *PARTS))}, "
+            f"found {', '.join(unknown)}; correct the setting"
         )
     chosen = {part for name in names for part in GROUPS.get(name, (name,))}
     return tuple(part for part in PARTS if part in chosen or not names)
 
 
 def sample_parameters(config: ShiftConfig, seed: int) -> ShiftParameters:
-    """Draw all values of one image from its own generator.
+    """Draw all parameters of one image from a generator of its own.
 
-    Severity moves the same draws towards or away from "unchanged" (``SEVERITIES``); probabilities
-    stay, and so do kernel size, direction and seeds, which have no half.
+    The severity moves the same draws towards or away from "unchanged" (``SEVERITIES``). It does not
+    change probabilities, kernel size, direction and seeds.
+
+    Args:
+        config: The ranges, the severity and the chosen parts.
+        seed: The image's seed, from ``image_seed``.
 
     Raises:
-        ConfigError: unknown name in ``config.only``, no odd kernel of at least 3 in
-            ``blur_kernel``, or a ``crop_aspect`` range that leaves out 1 (a window of the full area
-            has no other aspect).
+        ConfigError: ``only`` has an unknown name, ``blur_kernel`` has no odd size of at least 3, or
+            ``crop_aspect`` is not a range around 1 (a window of the full area has aspect 1).
     """
     chosen = expand_parts(config.only)
     kernels = [
@@ -140,15 +145,17 @@ def sample_parameters(config: ShiftConfig, seed: int) -> ShiftParameters:
     ]
     if not kernels:
         raise ConfigError(
-            f"setting 'shift.blur_kernel': wanted an odd size >= 3, found {config.blur_kernel}"
+            "setting 'shift.blur_kernel': expected a range with an odd size of at least 3, found "
+            f"{config.blur_kernel}; correct the setting"
         )
     if not config.crop_aspect[0] <= 1 <= config.crop_aspect[1]:
         raise ConfigError(
-            f"setting 'shift.crop_aspect': wanted a range around 1, found {config.crop_aspect}"
+            f"setting 'shift.crop_aspect': expected a range around 1, found {config.crop_aspect}; "
+            "correct the setting"
         )
 
     rng = np.random.default_rng(seed)
-    # A new draw goes to the end of this list, or all images made before change.
+    # A new draw must go to the end of this list; otherwise all images change.
     rotation, scale, aspect, crop_x, crop_y, move_x, move_y = rng.random(7)
     brightness, contrast, saturation = rng.random(3)
     blur, kernel, blur_sigma, noise, noise_sigma = rng.random(5)
@@ -161,9 +168,8 @@ def sample_parameters(config: ShiftConfig, seed: int) -> ShiftParameters:
         return float(bounds[0] + draw * (bounds[1] - bounds[0]))
 
     def scaled(value: float, unchanged: float) -> float:
-        return value + (factor - 1) * (
-            value - unchanged
-        )  # exactly the draw itself where the factor is 1
+        # exactly the draw itself when the factor is 1
+        return value + (factor - 1) * (value - unchanged)
 
     def multiplier(bounds: tuple[float, float], draw: float) -> float:
         return max(FLOOR, scaled(within(bounds, draw), 1.0))
@@ -177,7 +183,7 @@ def sample_parameters(config: ShiftConfig, seed: int) -> ShiftParameters:
     area = max(FLOOR, scaled(area, 1.0))
     ratio = float(np.clip(scaled(ratio, 1.0), area, 1 / area))
 
-    drawn: dict[str, dict[str, float | int | bool | str]] = {
+    drawn: dict[str, dict[str, Any]] = {
         "rotation": {"rotation_degrees": symmetric(config.rotation_degrees, rotation)},
         "crop": {
             "crop_scale": area,
@@ -214,6 +220,7 @@ def sample_parameters(config: ShiftConfig, seed: int) -> ShiftParameters:
             "illumination_strength": multiplier(config.illumination_strength, strength),
             "illumination_sigma": float(config.illumination_sigma),
         }
-    return replace(
-        IDENTITY, **{key: value for part in chosen for key, value in drawn.get(part, {}).items()}
-    )
+    values: dict[str, Any] = {}
+    for part in chosen:
+        values |= drawn.get(part, {})
+    return replace(IDENTITY, **values)

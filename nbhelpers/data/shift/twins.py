@@ -1,10 +1,9 @@
-"""The shifted twin of a data set: written once with its masks, a manifest row for each image, and
-read back.
+"""Writes the shifted twin of a data set with its masks and a manifest, verifies it, and reads it.
 
-Tree: ``<out_dir>/<category>/{train,val,test}/{images,masks}/`` and
-``<out_dir>/<category>/manifest.csv``. Images are called ``<official part>_<defect
-type>_<stem>_shifted.png``: files of different folders share their numbers, and ``train/good/000``
-and ``test/good/000`` may stand in one split.
+The folders are ``<out_dir>/<category>/{train,val,test}/{images,masks}/``, beside the file
+``<out_dir>/<category>/manifest.csv``. Images are named ``<official split>_<defect
+type>_<stem>_shifted.png``, because files of different folders share their numbers, and
+``train/good/000`` and ``test/good/000`` may be in one split.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,45 +20,10 @@ from PIL import Image
 from nbhelpers.config.sections import ShiftConfig
 from nbhelpers.data.images import read_image, read_mask, write_png
 from nbhelpers.data.layout import Sample
-from nbhelpers.data.shift.apply import (
-    apply_shift,
-    geometric_matrix,
-    illumination_gain,
-    mirrored_pixels,
-)
-from nbhelpers.data.shift.parameters import (
-    GEOMETRIC,
-    GROUPS,
-    PARTS,
-    PHOTOMETRIC,
-    SEVERITIES,
-    ShiftParameters,
-    expand_parts,
-    image_seed,
-    sample_parameters,
-)
+from nbhelpers.data.shift.apply import apply_shift, illumination_gain, mirrored_pixels
+from nbhelpers.data.shift.parameters import ShiftParameters, image_seed, sample_parameters
 from nbhelpers.errors import DataError
 from nbhelpers.files import cannot_write
-
-__all__ = [
-    "GEOMETRIC",
-    "GROUPS",
-    "PARTS",
-    "PHOTOMETRIC",
-    "SEVERITIES",
-    "ShiftParameters",
-    "apply_shift",
-    "expand_parts",
-    "geometric_matrix",
-    "illumination_gain",
-    "image_seed",
-    "load_shifted",
-    "read_manifest",
-    "sample_parameters",
-    "shift_sample",
-    "verify_shifted",
-    "write_shifted",
-]
 
 MANIFEST = "manifest.csv"
 TEXT_COLUMNS = (
@@ -79,11 +44,11 @@ FLOAT_COLUMNS = (
     "gain_max",
 )
 
-Row = dict[str, float | int | bool | str]
+Row = dict[str, Any]  # one row of the manifest: text, numbers and truth values by column
 
 
 def _paths(sample: Sample, split: str) -> tuple[str, str]:
-    """Image and mask of a sample's shifted twin, below the output folder."""
+    """The paths of a sample's shifted image and mask, relative to the output folder."""
     name = f"{sample.source}_{sample.defect_type}_{sample.image.stem}_shifted"
     folder = f"{sample.category}/{split}"
     return f"{folder}/images/{name}.png", f"{folder}/masks/{name}_mask.png"
@@ -92,16 +57,27 @@ def _paths(sample: Sample, split: str) -> tuple[str, str]:
 def shift_sample(
     sample: Sample, split: str, config: ShiftConfig, base_seed: int
 ) -> tuple[np.ndarray, np.ndarray | None, Row]:
-    """Read one sample and shift it; a pure function of its arguments, for use on the fly as well.
+    """Read one sample and shift it.
+
+    The result depends on the arguments alone, so an image can also be shifted without being written.
+
+    Args:
+        sample: The clean sample.
+        split: Its split, ``train``, ``val`` or ``test``.
+        config: The settings of the shift.
+        base_seed: The study's seed.
 
     Returns:
-        The ``(H, W, 3)`` uint8 image, its ``(H, W)`` 0/1 mask (None where the sample has none), and
-        its
-        manifest row: who it is, every sampled value, ``gain_min`` and ``gain_max`` as measured on
-            the
-        illumination, ``mask_pixels_before`` and ``_after``, how many of the latter are
-        ``mask_pixels_mirrored`` copies, and ``defect_lost`` (a defect that left the frame). Without
-        a mask file ``mask`` is empty and the counts are 0.
+        The ``(H, W, 3)`` uint8 image, its ``(H, W)`` 0/1 mask (None if the sample has none), and its
+        row of the manifest. The row holds the names of the image and its source, every parameter,
+        ``gain_min`` and ``gain_max`` of the illumination, ``mask_pixels_before`` and
+        ``mask_pixels_after`` the shift, ``mask_pixels_mirrored`` (those of the latter that are
+        copies in the mirrored strip), and ``defect_lost`` (whether the defect left the frame).
+        Without a mask file ``mask`` is empty and the counts are 0.
+
+    Raises:
+        DataError: The image or its mask cannot be read.
+        ConfigError: As ``sample_parameters``.
     """
     seed = image_seed(base_seed, sample.category, split, sample.id)
     parameters = sample_parameters(config, seed)
@@ -109,7 +85,8 @@ def shift_sample(
     mask = None if sample.mask is None else read_mask(sample.mask, image.shape[:2])
     shifted, shifted_mask = apply_shift(image, mask, parameters)
     gain = illumination_gain(image.shape[:2], parameters)
-    before, after = (0 if m is None else int(m.sum()) for m in (mask, shifted_mask))
+    before = 0 if mask is None else int(mask.sum())
+    after = 0 if shifted_mask is None else int(shifted_mask.sum())
     image_path, mask_path = _paths(sample, split)
     row: Row = {
         "id": image_path,
@@ -136,21 +113,22 @@ def shift_sample(
 
 
 def _check_names(samples_by_split: Mapping[str, Sequence[Sample]]) -> str:
-    """Refuse samples of several categories, and two samples with one name; gives the category."""
+    """The category of the samples; refuses several categories, and two samples with one name."""
     samples = [(split, sample) for split, members in samples_by_split.items() for sample in members]
     categories = sorted({sample.category for _, sample in samples})
     if len(categories) != 1:
         raise DataError(
-            f"shifted set: expected samples of one category, found {categories or 'no sample'}"
+            f"shifted set: expected samples of one category, found {categories or 'no sample'}; write one "
+            "category at a time"
         )
     taken: dict[str, Sample] = {}
     for split, sample in samples:
-        # without the split: one image in two splits is refused as well; without case, for macOS and
-        # Windows
+        # the key leaves out the split, so that one image in two splits is refused, and ignores case,
+        # as macOS and Windows do
         key = Path(_paths(sample, split)[0]).name.casefold()
         if key in taken:
             raise DataError(
-                f"{taken[key].id} and {sample.id}: expected a name of its own for each shifted image, found "
+                f"{taken[key].id} and {sample.id}: expected different names of their shifted images, found "
                 f"{key} for both; rename one of the two files, or list an image in one split only"
             )
         taken[key] = sample
@@ -164,25 +142,31 @@ def write_shifted(
     base_seed: int,
     progress: Callable[[list], Iterable] = iter,
 ) -> pd.DataFrame:
-    """Write the shifted twin of one category, and give its manifest.
+    """Write the shifted twin of one category.
 
-    The tree grows in a hidden folder beside its place and is moved there when complete, manifest
-    last; an older shifted set of the category is replaced. The same arguments give the same bytes.
+    It is written into a hidden folder, the manifest last, and renamed when it is complete; an older
+    shifted set of the category is replaced. The same arguments give the same bytes.
 
     Args:
         samples_by_split: The category's samples by ``train``, ``val`` and ``test``.
-        progress: Wraps the list of images, e.g. ``tqdm``.
+        out_dir: The folder of the shifted sets.
+        config: The settings of the shift.
+        base_seed: The study's seed.
+        progress: Wraps the list of images, for example ``tqdm``.
+
+    Returns:
+        The manifest, as ``read_manifest`` returns it.
 
     Raises:
-        DataError: names that collide, several categories, an unreadable image or mask, or a folder
-            in the place of the tree that is not a shifted set (it is left alone).
-        ResourceError: no permission to write, or the disk is full.
+        DataError: Names collide, there are several categories, an image or a mask cannot be read, or
+            the category's folder exists and is not a shifted set (it is not touched).
+        ResourceError: The folder may not be written, or the disk is full.
     """
     category = _check_names(samples_by_split)
     target, partial = Path(out_dir) / category, Path(out_dir) / f".{category}.partial"
     if target.exists() and not (target / MANIFEST).is_file() and any(target.iterdir()):
         raise DataError(
-            f"{target}: expected a free place or an older shifted set, found a folder without {MANIFEST}; "
+            f"{target}: expected no folder or an older shifted set, found a folder without {MANIFEST}; "
             "choose another output folder or move that one away"
         )
     jobs = [(split, sample) for split, samples in samples_by_split.items() for sample in samples]
@@ -206,18 +190,18 @@ def write_shifted(
 
 
 def read_manifest(out_dir: Path, category: str) -> pd.DataFrame:
-    """The manifest of one category, one row an image, values exactly as they were written.
+    """Read the manifest of one category: one row per image, with exactly the values written.
 
     Raises:
-        DataError: there is none, so the shifted set was never completed.
+        DataError: The manifest does not exist, so the shifted set was never completed.
     """
     path = Path(out_dir) / category / MANIFEST
     if not path.is_file():
         raise DataError(
             f"{path}: expected the manifest of a shifted set, found none; generate the set first"
         )
-    # "NA" or "none" may be a defect's name; pandas' own float parser is off by a digit before
-    # version 3
+    # "NA" and "none" may be names of defects; the float parser of pandas below version 3 may err in
+    # the last digit
     return pd.read_csv(
         path,
         dtype=dict.fromkeys(TEXT_COLUMNS, str),
@@ -227,11 +211,14 @@ def read_manifest(out_dir: Path, category: str) -> pd.DataFrame:
 
 
 def load_shifted(out_dir: Path, category: str) -> dict[str, list[Sample]]:
-    """Samples of a shifted set by split, in the order in which they were written.
+    """The samples of a shifted set by split, in the order in which they were written.
 
-    A defect that left the frame keeps its label but gets no mask, so that pixel metrics leave the
-    image out; ``read_manifest`` has the flag, and ``source_id`` to pair each image with its clean
-    twin.
+    An image whose defect left the frame keeps its label but gets no mask, so that pixel metrics
+    leave it out. The manifest marks it as ``defect_lost``, and names the clean image of each shifted
+    one as ``source_id``.
+
+    Raises:
+        DataError: The shifted set was never completed.
     """
     splits: dict[str, list[Sample]] = {}
     for row in read_manifest(out_dir, category).itertuples():
@@ -247,25 +234,26 @@ def verify_shifted(out_dir: Path, category: str) -> dict[str, int]:
     """Compare every file of a shifted set with its manifest.
 
     Returns:
-        Counts: ``images``, ``masks``, ``defects_lost``.
+        The numbers of ``images``, ``masks`` and ``defects_lost``.
 
     Raises:
-        DataError: a row without its file, a file without its row, two rows with one file, an
-            unreadable image, a size other than the source's, a mask that is not 0/255 or does not
-            fit its row.
+        DataError: A row has no file, a file has no row, two rows have one file, an image is
+            unreadable or differs in size from its source, or a mask has other values than 0 and 255
+            or does not fit its row.
     """
     out_dir = Path(out_dir)
     manifest = read_manifest(out_dir, category)
     for column, folder in (("image", "images"), ("mask", "masks")):
         listed = [path for path in manifest[column] if path]
-        found = {
-            p.relative_to(out_dir).as_posix() for p in (out_dir / category).glob(f"*/{folder}/*")
+        files = {
+            path.relative_to(out_dir).as_posix()
+            for path in (out_dir / category).glob(f"*/{folder}/*")
         }
-        if len(set(listed)) != len(listed) or set(listed) != found:
-            odd = sorted(set(listed) ^ found)[:3] or "two rows for one file"
+        if len(set(listed)) != len(listed) or set(listed) != files:
+            odd = sorted(set(listed) ^ files)[:3] or "two rows for one file"
             raise DataError(
                 f"{out_dir / category}: expected one {column} file for each of the manifest's {len(listed)}, "
-                f"found {len(found)} files ({odd}); generate the shifted images again"
+                f"found {len(files)} files ({odd}); generate the shifted images again"
             )
     for row in manifest.itertuples():
         shape = read_image(out_dir / row.image).shape[:2]

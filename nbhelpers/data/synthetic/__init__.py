@@ -1,1 +1,1 @@
-"""A small data set drawn by code: hazelnut, carpet, zipper and their defects."""
+"""A small data set that is drawn by code: hazelnut, carpet, zipper and their defects."""

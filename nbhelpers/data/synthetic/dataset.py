@@ -1,10 +1,9 @@
-"""A small data set in MVTec AD's folder layout, drawn by code: hazelnut, carpet, zipper and their
-defects.
+"""Draws a small data set in the folder layout of MVTec AD: hazelnut, carpet, zipper, their defects.
 
-It stands in for MVTec AD (Bergmann et al., IJCV 2021) where no download is possible: same
-categories, same defect types, same tree, masks that are exact because they come out of the drawing.
-Every picture is a pure function of (seed, category, split, defect type, index), so a subset in any
-order has the same pixels, on every processor.
+It replaces MVTec AD (Bergmann et al., IJCV 2021) where no download is possible. It has the same
+categories, defect types and folders, and its masks are exact because they come from the drawing.
+Every picture depends only on (seed, category, split, defect type, index), so any subset in any order
+has the same pixels on every processor.
 """
 
 import hashlib
@@ -33,7 +32,7 @@ _CATEGORIES = {
 DEFECT_TYPES: dict[str, tuple[str, ...]] = {
     name: module.DEFECTS for name, module in _CATEGORIES.items()
 }
-RECORD = "synthetic.json"  # written last into a category's folder: what it was drawn from
+RECORD = "synthetic.json"  # the parameters of a category, written last into its folder
 _MIN_SIZE = 64  # below this the teeth and yarns are thinner than a pixel
 
 
@@ -46,11 +45,24 @@ def draw_sample(
     seed: int,
     with_defect: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One picture: image (size, size, 3) uint8 RGB and mask (size, size) uint8 0/255 of the
-    defect's pixels.
+    """Draw one picture.
 
-    `with_defect=False` draws the same scene, camera and noise without its defect: equal outside the
-    mask. Raises ConfigError for an unknown category or defect type, or a `size` below 64.
+    Args:
+        category: ``hazelnut``, ``carpet`` or ``zipper``.
+        split: ``train`` or ``test``.
+        defect_type: ``good`` or one of the category's ``DEFECT_TYPES``.
+        index: Number of the picture.
+        size: Side of the picture, at least 64 pixels.
+        seed: The data set's seed.
+        with_defect: If False, draw the same scene, camera and noise without the defect; the two
+            pictures are equal outside the mask.
+
+    Returns:
+        The image ``(size, size, 3)`` uint8 RGB, and the mask ``(size, size)`` uint8 0/255 of the
+        defect's pixels.
+
+    Raises:
+        ConfigError: The category or the defect type is unknown, or ``size`` is below 64.
     """
     _check([category], size, {})
     if defect_type not in ("good", *DEFECT_TYPES[category]):
@@ -76,29 +88,40 @@ def make_synthetic(
     per_defect: int = 4,
     seed: int = 42,
 ) -> None:
-    """Draw the categories below `root` in MVTec AD's layout.
+    """Draw the categories below ``root`` in the layout of MVTec AD.
 
-    `<category>/{train/good,test/good,test/<defect>}/NNN.png` are RGB, `size` px square, and
-    `<category>/ground_truth/<defect>/NNN_mask.png` have one channel, 0/255; `per_defect` images a
-    defect.
+    The images ``<category>/{train/good,test/good,test/<defect>}/NNN.png`` are RGB; the masks
+    ``<category>/ground_truth/<defect>/NNN_mask.png`` have one channel with 0 and 255.
 
-    A category appears whole or not at all: it is drawn into a hidden folder, then renamed. One that
-    is there already with the same parameters is kept; one drawn with others is replaced. One
-    process at a time. Raises ConfigError for a wrong parameter, DataError where a folder that this
-    function did not make is in the way, ResourceError when nothing can be written.
+    A category is drawn into a hidden folder and renamed when it is complete. A category that was
+    drawn with the same parameters and code is kept; any other drawn one is replaced. Only one
+    process may draw at a time.
+
+    Args:
+        root: The folder of categories.
+        categories: Names of the categories to draw.
+        size: Side of the images, at least 64 pixels.
+        train_good: Good training images per category, 1 to 1000.
+        test_good: Good test images per category, 1 to 1000.
+        per_defect: Test images per defect type, 1 to 1000.
+        seed: The data set's seed.
+
+    Raises:
+        ConfigError: A parameter is out of range, or a category is unknown.
+        DataError: The folder of a category exists and was not drawn by this function.
+        ResourceError: The images cannot be written.
     """
     counts = {"train_good": train_good, "test_good": test_good, "per_defect": per_defect}
     _check(categories, size, counts)
     record = {"code": _code(), "size": size, "seed": seed, **counts}
     for category in categories:
         folder = Path(root) / category
-        partial, replaced = (
-            folder.with_name(f".{category}.{state}") for state in ("partial", "replaced")
-        )
+        partial = folder.with_name(f".{category}.partial")
+        replaced = folder.with_name(f".{category}.replaced")
         try:
             if _is_drawn(folder, category, record):
                 continue
-            for leftover in (partial, replaced):  # of a run that was killed
+            for leftover in (partial, replaced):  # from a run that was killed
                 shutil.rmtree(leftover, ignore_errors=True)
             _draw_category(partial, category, record)
             if folder.exists():
@@ -117,7 +140,7 @@ def _check(categories: Sequence[str], size: int, counts: dict[str, int]) -> None
     if unknown:
         raise ConfigError(
             f"categories: expected some of {', '.join(_CATEGORIES)}, found {', '.join(map(repr, unknown))}; "
-            "only these can be drawn, for others give a data root with images"
+            "only these can be drawn; for others give a data root with images"
         )
     if size < _MIN_SIZE:
         raise ConfigError(f"size: expected at least {_MIN_SIZE} px, found {size}; raise it")
@@ -129,13 +152,13 @@ def _check(categories: Sequence[str], size: int, counts: dict[str, int]) -> None
 
 
 def _code() -> str:
-    """Hash of the code that draws, so that folders drawn by older code are drawn anew."""
+    """Hash of the code that draws, so that folders drawn by older code are replaced."""
     drawing = json.dumps(code_of("data.synthetic.dataset"), sort_keys=True)
     return hashlib.sha256(drawing.encode()).hexdigest()[:16]
 
 
 def _plan(category: str, record: dict[str, Any]) -> Iterator[tuple[str, str, int]]:
-    """(split, defect type, index) of every image of a category."""
+    """Split, defect type and index of every image of a category."""
     for split in ("train", "test"):
         yield from ((split, "good", index) for index in range(record[f"{split}_good"]))
     for defect in DEFECT_TYPES[category]:
@@ -143,8 +166,10 @@ def _plan(category: str, record: dict[str, Any]) -> Iterator[tuple[str, str, int
 
 
 def _is_drawn(folder: Path, category: str, record: dict[str, Any]) -> bool:
-    """Whether `folder` holds all of this category as `record` wants it; DataError if not ours to
-    replace.
+    """Whether ``folder`` holds all images of the category, drawn as ``record`` says.
+
+    Raises:
+        DataError: The folder was not drawn by ``make_synthetic``, so it must not be replaced.
     """
     if not folder.exists():
         return False
@@ -165,7 +190,7 @@ def _text(record: dict[str, Any]) -> str:
 
 
 def _names(split: str, defect: str, index: int) -> list[str]:
-    """Where an image lies in its category's folder and, for a defect, its mask."""
+    """Paths of an image and, for a defect, of its mask, relative to the category's folder."""
     image, mask = f"{split}/{defect}/{index:03d}.png", f"ground_truth/{defect}/{index:03d}_mask.png"
     return [image] if defect == "good" else [image, mask]
 

@@ -1,12 +1,11 @@
-"""Drawing tools shared by the synthetic categories: noise, strokes, blobs, and the camera at the
-end.
+"""Drawing tools of the synthetic categories: noise, strokes, blobs, and the camera at the end.
 
 All lengths are in image units: x and y run from -1 to 1 over the picture, whatever its size in
-pixels, so a defect covers the same share of the picture at 64 px and at 512 px.
+pixels. So a defect covers the same share of the picture at 64 px and at 512 px.
 
 Everything with a fraction is computed in double precision by NumPy, SciPy and Pillow, and rounded
-once, at the end: OpenCV's single-precision filters give other last digits, and so other pixels, on
-other processors.
+once, at the end. OpenCV's filters have single precision; their last digits, and so the pixels,
+depend on the processor.
 """
 
 import math
@@ -16,14 +15,12 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-SUPERSAMPLING = (
-    4  # strokes are drawn this much larger and averaged down, so a hairline keeps its true width
-)
-CHANGED = (
-    4.0 / 255.0
-)  # a pixel belongs to the defect when the noise-free picture changes by more than this
-# printed letters as polylines in a unit box, y downwards (no font file, same strokes everywhere)
-LETTERS = {
+# strokes are drawn this many times larger and averaged down, so that a thin line keeps its width
+SUPERSAMPLING = 4
+# a pixel belongs to the defect when the noise-free picture changes by more than this
+CHANGED = 4.0 / 255.0
+# printed letters as polylines in a unit box, y downwards; a font file may differ between machines
+LETTERS: dict[str, list[list[tuple[float, float]]]] = {
     "A": [[(0, 1), (0.5, 0), (1, 1)], [(0.2, 0.6), (0.8, 0.6)]],
     "E": [[(1, 0), (0, 0), (0, 1), (1, 1)], [(0, 0.5), (0.8, 0.5)]],
     "F": [[(1, 0), (0, 0), (0, 1)], [(0, 0.5), (0.8, 0.5)]],
@@ -39,46 +36,53 @@ LETTERS = {
 
 
 def grid(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Image coordinates of all pixel centres: x (right) and y (down), each (size, size) float64."""
+    """Image coordinates of all pixel centres: x (right) and y (down), ``(size, size)`` float64."""
     axis = (np.arange(size) + 0.5) * (2.0 / size) - 1.0
     x, y = np.meshgrid(axis, axis)
     return x, y
 
 
 def smooth_noise(
-    rng: np.random.Generator, size: int, cells_y: int, cells_x: int | None = None
+    rng: np.random.Generator, size: int, rows: int, columns: int | None = None
 ) -> np.ndarray:
-    """Cubic value noise (size, size) float64 with mean about 0 and deviation below 1.
+    """Cubic value noise ``(size, size)`` float64 with mean about 0 and deviation below 1.
 
-    `cells_y` × `cells_x` independent values span the picture; few along one axis give streaks along
-    it.
+    ``rows`` times ``columns`` (by default as many) independent values span the picture; few values
+    along one axis give streaks along it.
     """
-    values = rng.standard_normal((cells_y, cells_x or cells_y), dtype=np.float32)
+    values = rng.standard_normal((rows, columns or rows), dtype=np.float32)
     return smooth(values, (size, size))
 
 
 def smooth(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Float32 values (rows, columns) interpolated cubically to `shape`; float64."""
+    """Interpolate float32 values ``(rows, columns)`` cubically to ``shape``, float64."""
     return np.asarray(Image.fromarray(values).resize(shape[::-1], Image.Resampling.BICUBIC), float)
 
 
 def soften(picture: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian blur of a picture (H, W) or (H, W, 3); `sigma` in pixels of a picture of 256 px."""
+    """Blur a picture ``(H, W)`` or ``(H, W, 3)`` by a Gaussian.
+
+    Args:
+        picture: The picture.
+        sigma: Width of the Gaussian, pixels of a picture of 256 px.
+    """
     return gaussian_filter(picture, sigma * len(picture) / 256, axes=(0, 1), mode="mirror")
 
 
 def soft_step(distance: np.ndarray, width: float) -> np.ndarray:
-    """1 inside (distance < 0), 0 outside, a linear edge of `width` around 0; same shape as
-    `distance`.
-    """
+    """1 inside (distance < 0) and 0 outside, with a linear edge of ``width`` around 0."""
     return np.clip(0.5 - distance / width, 0.0, 1.0)
 
 
 def blend(
     image: np.ndarray, colour: np.ndarray | tuple[float, ...], alpha: np.ndarray
 ) -> np.ndarray:
-    """Paint `colour` ((3,) or (H, W, 3)) over `image` (H, W, 3) with opacity `alpha` (H, W) in [0,
-    1].
+    """Paint a colour over an image.
+
+    Args:
+        image: ``(H, W, 3)``.
+        colour: ``(3,)`` or ``(H, W, 3)``.
+        alpha: ``(H, W)``, the opacity in [0, 1].
     """
     return image + (np.asarray(colour) - image) * alpha[..., None]
 
@@ -91,7 +95,10 @@ def wander(
     wiggle: float,
     steps: int = 24,
 ) -> np.ndarray:
-    """A hand-drawn line: (steps + 1, 2) points about `length` long, turning by `wiggle` rad a step."""
+    """A hand-drawn line of ``(steps + 1, 2)`` points, about ``length`` long.
+
+    It turns by about ``wiggle`` rad per step.
+    """
     headings = angle + np.cumsum(rng.normal(0.0, wiggle, steps))
     headings += angle - headings.mean()
     strides = np.stack([np.cos(headings), np.sin(headings)], axis=1) * (length / steps)
@@ -100,10 +107,16 @@ def wander(
 
 
 def stroke(size: int, lines: list[np.ndarray], width: float, taper: bool = False) -> np.ndarray:
-    """Coverage (size, size) float64 in [0, 1] of polylines (n, 2) drawn with a pen of `width` image
-    units.
+    """Draw polylines with a pen.
 
-    With `taper` the pen starts and ends thin. A pen thinner than a pixel covers each pixel in part.
+    Args:
+        size: Side of the picture, pixels.
+        lines: Polylines of ``(n, 2)`` points.
+        width: Width of the pen, image units; a pen thinner than a pixel covers pixels partly.
+        taper: Whether the lines start and end thin.
+
+    Returns:
+        The coverage ``(size, size)`` float64 in [0, 1].
     """
     canvas = np.zeros((size * SUPERSAMPLING, size * SUPERSAMPLING), dtype=np.uint8)
     scale = size * SUPERSAMPLING / 2.0
@@ -115,9 +128,8 @@ def stroke(size: int, lines: list[np.ndarray], width: float, taper: bool = False
         thickness = np.maximum(1, np.round(pen * scale)).astype(int)
         for start, end, thick in zip(points[:-1], points[1:], thickness, strict=True):
             cv2.line(canvas, start.tolist(), end.tolist(), 255, int(thick))
-    return (
-        cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA) / 255.0
-    )  # whole numbers: exact
+    # the mean of whole numbers is exact on every processor
+    return cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA) / 255.0
 
 
 def blob_distance(
@@ -128,11 +140,10 @@ def blob_distance(
     roughness: float,
     stretch: float = 1.0,
 ) -> np.ndarray:
-    """Approximate signed distance (size, size) to the outline of an irregular spot (negative
-    inside).
+    """Approximate signed distance ``(size, size)`` to the outline of an irregular spot.
 
-    `roughness` is the outline's deviation relative to `radius`; `stretch` > 1 lengthens it some
-    way.
+    It is negative inside. ``roughness`` is the outline's deviation relative to ``radius``;
+    ``stretch`` above 1 makes the spot longer in a random direction.
     """
     x, y = grid(size)
     turn = rng.uniform(0.0, np.pi)
@@ -150,23 +161,21 @@ def blob_distance(
 
 
 def pick_strength(rng: np.random.Generator) -> float:
-    """How plain a defect is, in (0.3, 1): most are easy to see, a good share is faint."""
+    """How clearly a defect shows, in (0.3, 1): most are easy to see, many are faint."""
     return float(0.3 + 0.7 * np.sqrt(rng.uniform()))
 
 
 def letters(
     rng: np.random.Generator, centre: tuple[float, float], height: float, angle: float
 ) -> list[np.ndarray]:
-    """Polylines of a short random print (1 to 3 letters) of `height`, centred and turned by `angle`
-    rad.
-    """
+    """Polylines of 1 to 3 random letters of ``height``, centred and turned by ``angle`` rad."""
     text = rng.choice(sorted(LETTERS), size=rng.integers(1, 4), replace=False)
     cos, sin = np.cos(angle), np.sin(angle)
     lines = []
-    for place, letter in enumerate(text):
+    for index, letter in enumerate(text):
         for polyline in LETTERS[letter]:
             points = np.asarray(polyline, dtype=np.float64) * (0.65, 1.0) + (
-                0.95 * place - 0.475 * len(text) + 0.15,
+                0.95 * index - 0.475 * len(text) + 0.15,
                 -0.5,
             )
             lines.append(height * points @ np.array([[cos, sin], [-sin, cos]]) + np.asarray(centre))
@@ -174,8 +183,9 @@ def letters(
 
 
 def _tidy(changed: np.ndarray) -> np.ndarray:
-    """Join the parts of one defect and drop stray specks, so that a flaw is a region; (H, W) uint8
-    0/1.
+    """Join the pieces of one defect and drop single specks, so that a defect is a region.
+
+    Takes and returns ``(H, W)`` uint8 of 0 and 1.
     """
     scale = len(changed) / 256
     reach = 2 * round(3 * scale) + 1
@@ -193,10 +203,15 @@ def photograph(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Take the picture: optics, exposure, light gradient, white balance, sensor noise, 8 bits.
 
-    `clean` and `defective` are the same scene (H, W, 3) float64 in about [0, 1] without and with
-    the defect. Both see the same camera, so they differ in the defect alone. Returns the image (H,
-    W, 3) uint8 RGB and the mask (H, W) uint8 0/255 of the pixels the defect changed; outside it the
-    image is the clean one.
+    Args:
+        rng: Draws the camera's settings and noise.
+        clean: The scene without the defect, ``(H, W, 3)`` float64 in about [0, 1].
+        defective: The same scene with the defect, or ``clean`` itself.
+        gradient: Largest change of the light over half the picture, as a share.
+
+    Returns:
+        The image ``(H, W, 3)`` uint8 RGB, and the mask ``(H, W)`` uint8 0/255 of the pixels that the
+        defect changed. Outside the mask the image is that of the clean scene.
     """
     size = clean.shape[0]
     scene, changed = soften(clean, 0.6), np.zeros((size, size), np.uint8)

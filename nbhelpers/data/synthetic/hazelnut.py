@@ -1,9 +1,8 @@
-"""A synthetic hazelnut: a brown, streaked nut with a pale hilum on a dark ground, turned freely in
-space.
+"""Draws a synthetic hazelnut: a brown, streaked nut with a pale hilum, in any pose on a dark ground.
 
-The nut is a rounded solid with its own latitude and longitude, so streaks meet at the tip and the
-hilum moves with the pose as on a real nut. Defects change the shell's colour before it is lit, so
-shading runs over them.
+The nut is a rounded solid with latitude and longitude, so its streaks meet at the tip, and the hilum
+moves with the pose as on a real nut. Defects change the colour of the shell before it is lit, so
+they are shaded like the shell.
 """
 
 import math
@@ -26,14 +25,14 @@ from nbhelpers.data.synthetic.draw import (
 )
 
 DEFECTS = ("crack", "cut", "hole", "print")
-# noise on the shell is interpolated cubically to a grid this much finer, and linearly from there
+# noise on the shell is interpolated cubically to a grid this many times finer, then linearly
 FINE = 8
 
 
 @dataclass(frozen=True)
 class Nut:
-    """A drawn nut: shell colour (H, W, 3), its light, gloss and coverage (H, W), the ground, its
-    pose.
+    """A drawn nut: shell and ground ``(H, W, 3)``; light, gloss and coverage ``(H, W)``; its pose in
+    image units and rad.
     """
 
     shell: np.ndarray
@@ -46,7 +45,7 @@ class Nut:
     axis: float
 
     def scene(self, shell: np.ndarray) -> np.ndarray:
-        """The lit picture (H, W, 3) float64 with this shell colour."""
+        """The lit picture ``(H, W, 3)`` float64 with this colour of the shell."""
         return blend(
             self.ground, shell * self.light[..., None] + self.gloss[..., None], self.coverage
         )
@@ -55,8 +54,16 @@ class Nut:
 def draw(
     rng: np.random.Generator, defect_rng: np.random.Generator, size: int, defect: str | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The scene without and with the defect, each (size, size, 3) float64; the same array twice for
-    None.
+    """Draw one scene without and with a defect.
+
+    Args:
+        rng: Draws the scene.
+        defect_rng: Draws the defect.
+        size: Side of the picture, pixels.
+        defect: One of ``DEFECTS``; None for a scene without a defect.
+
+    Returns:
+        Two arrays ``(size, size, 3)`` float64; the same array twice for None.
     """
     nut = _grow(rng, size)
     clean = nut.scene(nut.shell)
@@ -64,20 +71,21 @@ def draw(
         return clean, clean
     distance = nut.radius * 0.62 * np.sqrt(defect_rng.uniform())
     around = defect_rng.uniform(0.0, 2.0 * np.pi)
-    place = (nut.centre[0] + distance * np.cos(around), nut.centre[1] + distance * np.sin(around))
+    position = (
+        nut.centre[0] + distance * np.cos(around),
+        nut.centre[1] + distance * np.sin(around),
+    )
     strength = pick_strength(defect_rng)
     paint = {"crack": _crack, "cut": _cut, "hole": _hole, "print": _print}[defect]
-    return clean, nut.scene(paint(defect_rng, nut, place, strength))
+    return clean, nut.scene(paint(defect_rng, nut, position, strength))
 
 
 def _grow(rng: np.random.Generator, size: int) -> Nut:
     x, y = grid(size)
     centre = (float(rng.uniform(-0.06, 0.06)), float(rng.uniform(-0.06, 0.06)))
-    radius, axis, tilt = (
-        rng.uniform(0.62, 0.70),
-        rng.uniform(0.0, 2.0 * np.pi),
-        rng.uniform(-0.45, 0.20),
-    )
+    radius = rng.uniform(0.62, 0.70)
+    axis = rng.uniform(0.0, 2.0 * np.pi)
+    tilt = rng.uniform(-0.45, 0.20)
     x, y = x - centre[0], y - centre[1]
     cos, sin = math.cos(axis), math.sin(axis)
     along, across = x * cos + y * sin, -x * sin + y * cos
@@ -91,13 +99,13 @@ def _grow(rng: np.random.Generator, size: int) -> Nut:
     rho = np.hypot(along, across) / reach
     depth = np.sqrt(np.clip(1.0 - rho**2, 0.0, 1.0))
 
-    # The nut's own sphere: latitude 1 at the tip, -1 in the middle of the hilum.
+    # coordinates on the nut: latitude is 1 at the tip and -1 in the middle of the hilum
     forward = along / reach
     latitude = forward * math.cos(tilt) + depth * math.sin(tilt)
     longitude = np.arctan2(across / reach, depth * math.cos(tilt) - forward * math.sin(tilt))
 
     def on_shell(rows: int, columns: int) -> np.ndarray:
-        """Noise with `rows` cells from hilum to tip and `columns` around, wrapped onto the nut."""
+        """Noise with ``rows`` values from hilum to tip and ``columns`` around, wrapped onto the nut."""
         sheet = np.pad(
             rng.standard_normal((rows, columns), dtype=np.float32), ((0, 0), (3, 3)), mode="wrap"
         )
@@ -112,7 +120,7 @@ def _grow(rng: np.random.Generator, size: int) -> Nut:
     tone = 1.0 + 0.07 * smooth_noise(rng, size, 6) + 0.04 * smooth_noise(rng, size, 90)
     tone += rng.uniform(0.06, 0.11) * streaks
     shell = brown * tone[..., None]
-    # Grey down towards the tip, and the odd dark fibre that every nut has.
+    # grey down towards the tip, and some dark fibres as on every nut
     bloom = np.clip((latitude - 0.62) / 0.35, 0, 1) * rng.uniform(0.2, 0.6)
     shell = blend(shell, np.array([0.62, 0.50, 0.36]), bloom * (0.75 + 0.25 * streaks).clip(0, 1))
     shell *= 1.0 - (0.30 * np.clip(streaks - 1.1, 0, 1))[..., None]
@@ -140,11 +148,11 @@ def _grow(rng: np.random.Generator, size: int) -> Nut:
 
 
 def _crack(
-    rng: np.random.Generator, nut: Nut, place: tuple[float, float], strength: float
+    rng: np.random.Generator, nut: Nut, position: tuple[float, float], strength: float
 ) -> np.ndarray:
     """A jagged dark split that runs roughly from hilum to tip, sometimes forked."""
     size = len(nut.shell)
-    path = wander(rng, place, nut.axis + rng.normal(0.0, 0.35), rng.uniform(0.30, 0.85), 0.30)
+    path = wander(rng, position, nut.axis + rng.normal(0.0, 0.35), rng.uniform(0.30, 0.85), 0.30)
     lines = [path]
     if rng.uniform() < 0.4:
         branch = wander(
@@ -159,14 +167,14 @@ def _crack(
 
 
 def _cut(
-    rng: np.random.Generator, nut: Nut, place: tuple[float, float], strength: float
+    rng: np.random.Generator, nut: Nut, position: tuple[float, float], strength: float
 ) -> np.ndarray:
     """One to three straight knife marks: pale inner shell with a thin shadow on one side."""
     size = len(nut.shell)
     angle, width = rng.uniform(0.0, np.pi), rng.uniform(0.026, 0.055)
     shell = nut.shell
     for _ in range(rng.integers(1, 4)):
-        middle = (place[0] + rng.normal(0.0, 0.09), place[1] + rng.normal(0.0, 0.09))
+        middle = (position[0] + rng.normal(0.0, 0.09), position[1] + rng.normal(0.0, 0.09))
         mark = wander(rng, middle, angle + rng.normal(0.0, 0.12), rng.uniform(0.22, 0.55), 0.02)
         shadow = stroke(size, [mark + 0.8 * width], 0.6 * width, taper=True)
         shell = blend(shell, (0.16, 0.09, 0.05), 0.7 * strength * shadow)
@@ -177,11 +185,11 @@ def _cut(
 
 
 def _hole(
-    rng: np.random.Generator, nut: Nut, place: tuple[float, float], strength: float
+    rng: np.random.Generator, nut: Nut, position: tuple[float, float], strength: float
 ) -> np.ndarray:
     """A worm hole: a round dark pit with a chewed, slightly paler rim."""
     radius = rng.uniform(0.030, 0.090)
-    distance = blob_distance(rng, len(nut.shell), place, radius, 0.10)
+    distance = blob_distance(rng, len(nut.shell), position, radius, 0.10)
     rim = np.exp(-((distance / (0.3 * radius)) ** 2)) * (distance > 0)
     shell = blend(nut.shell, (0.78, 0.58, 0.38), 0.4 * strength * rim)
     pit = soft_step(distance, 0.5 * radius)
@@ -189,12 +197,12 @@ def _hole(
 
 
 def _print(
-    rng: np.random.Generator, nut: Nut, place: tuple[float, float], strength: float
+    rng: np.random.Generator, nut: Nut, position: tuple[float, float], strength: float
 ) -> np.ndarray:
     """A few stamped letters in worn white, grey or blue ink."""
     size = len(nut.shell)
     height = rng.uniform(0.20, 0.38)
-    near = (np.asarray(place) * 0.6 + np.asarray(nut.centre) * 0.4).tolist()
+    near = (np.asarray(position) * 0.6 + np.asarray(nut.centre) * 0.4).tolist()
     ink = stroke(size, letters(rng, near, height, rng.uniform(0.0, 2.0 * np.pi)), 0.13 * height)
     wear = np.clip(0.8 + 0.35 * smooth_noise(rng, size, 40), 0.3, 1.0)
     colour = [(0.88, 0.86, 0.82), (0.70, 0.70, 0.70), (0.24, 0.32, 0.60)][rng.integers(3)]

@@ -1,8 +1,7 @@
-"""A synthetic closed zipper: two dark woven tapes and two rows of interlocking teeth, upright in
-the frame.
+"""Draws a synthetic closed zipper: two dark woven tapes and two rows of interlocking teeth, upright.
 
-Each tooth has its own place, turn and length, so the tooth defects bend the mechanism itself and
-are not painted over it; the fabric defects are painted on the tapes.
+Each tooth has a position, a turn and a length of its own, so the defects of teeth change the zipper
+itself and are not painted over it. The defects of the fabric are painted on the tapes.
 """
 
 from dataclasses import replace
@@ -29,16 +28,23 @@ DEFECTS = (
     "split_teeth",
     "squeezed_teeth",
 )
-Painted = tuple[
-    np.ndarray, np.ndarray
-]  # tapes (H, W, 3), and the share (H, W) of them that is missing
+#: The tapes ``(H, W, 3)``, and the share ``(H, W)`` of them that is missing.
+Painted = tuple[np.ndarray, np.ndarray]
 
 
 def draw(
     rng: np.random.Generator, defect_rng: np.random.Generator, size: int, defect: str | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The scene without and with the defect, each (size, size, 3) float64; the same array twice for
-    None.
+    """Draw one scene without and with a defect.
+
+    Args:
+        rng: Draws the scene.
+        defect_rng: Draws the defect.
+        size: Side of the picture, pixels.
+        defect: One of ``DEFECTS``; None for a scene without a defect.
+
+    Returns:
+        Two arrays ``(size, size, 3)`` float64; the same array twice for None.
     """
     cloth = sew(rng, size)
     teeth = Teeth(
@@ -65,14 +71,14 @@ def draw(
 
 
 def _visible_tooth(rng: np.random.Generator, cloth: Cloth) -> int:
-    """A tooth index whose place lies well inside the frame."""
+    """The index of a tooth that lies well inside the frame."""
     first = (1.5 + cloth.phase - 0.72) / cloth.pitch
     last = (1.5 + cloth.phase + 0.72) / cloth.pitch
     return int(rng.integers(int(np.ceil(first)), int(last)))
 
 
 def _broken(rng: np.random.Generator, cloth: Cloth, teeth: Teeth, strength: float) -> Teeth:
-    """One to three neighbouring teeth of one row have lost their heads, or are gone."""
+    """One to three neighbouring teeth of one row have lost their heads or are missing."""
     length = teeth.length.copy()
     k, row = _visible_tooth(rng, cloth), rng.integers(2)
     for step in range(rng.integers(1, 2 + round(2 * strength))):
@@ -103,7 +109,7 @@ def _squeezed(rng: np.random.Generator, cloth: Cloth, teeth: Teeth, strength: fl
 
 
 def _on_tape(cloth: Cloth, u: float, v: float) -> tuple[float, float]:
-    """Picture coordinates of the point `u` across and `v` along the zipper."""
+    """The picture coordinates of the point ``u`` across and ``v`` along the zipper."""
     across, turn = u + cloth.shift, cloth.lean
     return across * np.cos(turn) - v * np.sin(turn), across * np.sin(turn) + v * np.cos(turn)
 
@@ -128,7 +134,7 @@ def _border(rng: np.random.Generator, cloth: Cloth, tapes: np.ndarray, strength:
 def _interior(
     rng: np.random.Generator, cloth: Cloth, tapes: np.ndarray, strength: float
 ) -> Painted:
-    """The fabric inside a tape is holed, scratched, or has a pulled yarn."""
+    """The fabric of a tape has a hole, a scratch or a pulled yarn."""
     size = len(tapes)
     spot = _on_tape(
         cloth, rng.choice([-1.0, 1.0]) * rng.uniform(0.34, 0.68), rng.uniform(-0.85, 0.85)

@@ -1,5 +1,5 @@
-"""The body of the synthetic zipper: woven tapes, the ground below, and teeth that can be posed one
-by one.
+"""The body of the synthetic zipper: woven tapes, the ground below, and teeth that are posed one by
+one.
 """
 
 import math
@@ -9,40 +9,41 @@ import numpy as np
 
 from nbhelpers.data.synthetic.draw import blend, grid, smooth_noise, soft_step
 
-TEETH = 30  # teeth a row, more than the frame shows
+TEETH = 30  # teeth per row, more than the frame shows
 TAPE_EDGE = 0.80  # outer edge of each tape, distance from the middle
 
 
 @dataclass(frozen=True)
 class Teeth:
-    """Pose of every tooth: arrays (2, TEETH), row 0 left and row 1 right; image units and rad."""
+    """The pose of every tooth: arrays ``(2, TEETH)``, row 0 is the left one and row 1 the right one.
+
+    Lengths are in image units, angles in rad.
+    """
 
     apart: np.ndarray  # moved away from the middle
     along: np.ndarray  # moved down the zipper
-    turn: np.ndarray
-    length: np.ndarray  # 1 whole, 0 gone
-    tone: np.ndarray
+    turn: np.ndarray  # turned out of line, rad
+    length: np.ndarray  # 1 is a whole tooth, 0 a missing one
+    tone: np.ndarray  # factor on the brightness
 
 
 @dataclass(frozen=True)
 class Cloth:
-    """What a zipper is made of but the teeth's pose: coordinates (H, W), tapes and ground (H, W,
-    3).
-    """
+    """A zipper without its teeth: coordinates ``(H, W)``, tapes and ground ``(H, W, 3)``."""
 
-    u: np.ndarray  # across, 0 in the middle
-    v: np.ndarray  # along, downwards
+    u: np.ndarray  # across the zipper, 0 in the middle
+    v: np.ndarray  # along the zipper, downwards
     tapes: np.ndarray
     ground: np.ndarray
-    pitch: float
-    phase: float
-    metal: np.ndarray
+    pitch: float  # distance between two teeth of a row
+    phase: float  # offset of the teeth along the zipper
+    metal: np.ndarray  # colour of the teeth, (3,)
     shift: float  # of the middle line to the right
     lean: float  # of the middle line, rad
 
 
 def sew(rng: np.random.Generator, size: int) -> Cloth:
-    """Draw tapes and ground at a random place, lean and phase of the teeth."""
+    """Draw tapes and ground, with a random position, lean and phase of the teeth."""
     x, y = grid(size)
     shift, turn = rng.normal(0.0, 0.012), rng.normal(0.0, 0.012)
     cos, sin = math.cos(turn), math.sin(turn)
@@ -74,22 +75,29 @@ def sew(rng: np.random.Generator, size: int) -> Cloth:
 
 
 def assemble(cloth: Cloth, teeth: Teeth, tapes: np.ndarray, bite: np.ndarray) -> np.ndarray:
-    """The zipper (H, W, 3) float64: tapes (H, W, 3) on the ground, teeth on the tapes.
+    """Draw the zipper: the tapes on the ground and the teeth on the tapes.
 
-    `bite` (H, W) in [0, 1] is the share of tape that is missing at each pixel.
+    Args:
+        cloth: The zipper without its teeth.
+        teeth: The pose of the teeth.
+        tapes: ``(H, W, 3)``, the tapes with their defects.
+        bite: ``(H, W)`` in [0, 1], the share of the tape that is missing at each pixel.
+
+    Returns:
+        ``(H, W, 3)`` float64.
     """
     size = len(cloth.u)
     pixel = 2.0 / size
     side = np.abs(cloth.u)
     cover = soft_step(side - TAPE_EDGE, 2 * pixel) * (1.0 - bite)
     scene = blend(cloth.ground, tapes, cover)
-    # Only the middle of the frame holds teeth: draw there.
-    part = slice(int(0.33 * size), int(np.ceil(0.67 * size)))
-    u, v = cloth.u[:, part], cloth.v[:, part]
-    middle = scene[:, part]
-    place = (v + 1.5 + cloth.phase) / cloth.pitch  # tooth coordinate along the zipper
+    # only the middle of the frame holds teeth, so only these columns are drawn
+    columns = slice(int(0.33 * size), int(np.ceil(0.67 * size)))
+    u, v = cloth.u[:, columns], cloth.v[:, columns]
+    middle = scene[:, columns]
+    tooth = (v + 1.5 + cloth.phase) / cloth.pitch  # tooth coordinate along the zipper
     left, right = (
-        np.interp(place, np.arange(TEETH) + 0.5 * row, teeth.apart[row]) for row in (0, 1)
+        np.interp(tooth, np.arange(TEETH) + 0.5 * row, teeth.apart[row]) for row in (0, 1)
     )
     gap = (u > -0.055 - left) & (u < 0.055 + right)
     middle[gap] = 0.05
@@ -97,30 +105,29 @@ def assemble(cloth: Cloth, teeth: Teeth, tapes: np.ndarray, bite: np.ndarray) ->
         apart, along, turn, length, tone = (
             pose[row] for pose in (teeth.apart, teeth.along, teeth.turn, teeth.length, teeth.tone)
         )
-        nearest = np.floor(place - 0.5 * row)
-        # A displaced tooth may reach beyond its own cell, so a pixel looks at the teeth above and
-        # below.
+        nearest = np.floor(tooth - 0.5 * row)
+        # a displaced tooth may reach its neighbours, so each pixel looks at the teeth above and below
         for candidate in (nearest, nearest + 1):
             k = np.clip(candidate, 0, TEETH - 1).astype(int)
-            across, down = (
-                sign * u + apart[k],
-                (place - 0.5 * row - candidate) * cloth.pitch - along[k],
-            )
+            across = sign * u + apart[k]
+            down = (tooth - 0.5 * row - candidate) * cloth.pitch - along[k]
             a, b = across + turn[k] * down, down - turn[k] * across
             body = _tooth_distance(a, b, length[k])
             bright = 0.62 + 0.55 * np.clip(-body / 0.030, 0, 1) - 6.0 * b
             bright = np.clip(bright, 0.25, 1.5) * tone[k]
             middle = blend(middle, (0.03, 0.03, 0.03), 0.8 * soft_step(body - 0.008, 2 * pixel))
             middle = blend(middle, bright[..., None] * cloth.metal, soft_step(body, 2 * pixel))
-    scene[:, part] = middle
+    scene[:, columns] = middle
     return scene
 
 
 def _tooth_distance(a: np.ndarray, b: np.ndarray, length: np.ndarray) -> np.ndarray:
-    """Signed distance (H, W) to a tooth's outline at `a` along it and `b` across it: foot, neck,
-    round head.
+    """Signed distance ``(H, W)`` to the outline of a tooth with foot, neck and round head.
 
-    A tooth shorter than 1 has lost its head; one of length 0 is gone.
+    Args:
+        a: Coordinate along the tooth.
+        b: Coordinate across the tooth.
+        length: 1 is a whole tooth; below 1 it has lost its head; 0 is a missing tooth.
     """
     tip = 0.062 - 0.15 * (1.0 - length)
     neck = np.maximum(np.abs(a - (tip - 0.235) / 2) - (tip + 0.165) / 2, np.abs(b) - 0.024)
