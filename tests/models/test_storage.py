@@ -40,7 +40,9 @@ def test_saving_again_replaces(stored):
 def test_missing_or_damaged_file_is_named(stored, file):
     content = (stored / file).read_bytes()
     (stored / file).write_bytes(content[: len(content) // 2])
-    with pytest.raises(ModelError, match="damaged detector.*fit it again"):
+    with pytest.raises(
+        ModelError, match="expected a stored detector, found damaged files.*fit it again"
+    ):
         load_detector(stored, "toy 1", ())
     (stored / file).unlink()
     with pytest.raises(ModelError, match=f"{file}: expected a stored detector"):

@@ -201,7 +201,7 @@ def test_the_global_detector_is_fitted_on_all_categories(small):
     stats = small.detector_stats("patchcore", "carpet", fitted_on="global")
     assert (
         stats["n_images"] == 16
-        and stats["bank_hazelnut"] + stats["bank_carpet"] == stats["bank_size"]
+        and stats["bank_size/hazelnut"] + stats["bank_size/carpet"] == stats["bank_size"]
     )
     assert small.detector("patchcore", "carpet", fitted_on="global").stats == stats
 

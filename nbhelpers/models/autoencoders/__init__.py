@@ -1,3 +1,1 @@
-"""Autoencoders: networks, losses, training, and the heads that compare an image with its
-reconstruction.
-"""
+"""Autoencoders: networks, losses, training, and heads that compare images and reconstructions."""

@@ -1,10 +1,9 @@
-"""An autoencoder as a detector: a network that is trained on good images, and a residual that
-scores.
+"""An autoencoder as a detector: a network learns from good images, and its residuals are the scores.
 
 The idea is that a network can reconstruct what it has learned from good images, but not a defect.
-It does not always hold: a network that copies its input reconstructs defects as well. So how the
-image and its reconstruction are compared, the *head*, is a choice of its own, and several heads are
-meant to be looked at side by side.
+This does not always hold: a network that copies its input reconstructs defects as well. How an
+image and its reconstruction are compared, the *head*, is therefore a separate choice, and
+``predict_heads`` compares several heads on the same reconstructions.
 """
 
 from __future__ import annotations
@@ -41,32 +40,35 @@ from nbhelpers.models.storage import load_detector, save_detector
 from nbhelpers.predictions import Predictions
 from nbhelpers.sources import code_of
 
-#: Share of the mean deviation that is added to each pixel's, so that a pixel that never varies is
-#: not divided by 0.
+#: Standardisation divides by the deviation of each pixel plus this share of the mean deviation, so
+#: a pixel that never varies does not divide by 0.
 FLOOR = 0.1
 
 
 class Autoencoder(Detector):
-    """An autoencoder with one of the registry's networks.
+    """The autoencoder detector, with one of the networks in ``networks.registry``.
 
     Args:
-        architecture: The network's name, see ``autoencoders.registry``.
-        options: Its sizes and head, the loss, the training and the scoring, as in
+        architecture: Name of the network, e.g. ``unet``.
+        options: The network's sizes and head, the loss, the training and the scoring, as in
             ``configs/autoencoder.yaml``.
-        backbone: The network that the feature head and the perceptual loss look through.
-        image_size: Side of the square images, pixels.
-        groups: Category to the rule of which images show one object: those are held out together,
-            or not at all.
-        runs: Folder below which each training keeps its checkpoints and history, so that one that
-            was killed goes on and one that is done is not repeated; None keeps nothing.
-        **shared: See ``Detector``; ``aggregation`` is over the pixels of the finished anomaly map.
+        backbone: The network whose features the head ``feature`` and the perceptual loss compare.
+        image_size: Side of the square that the network sees, in pixels.
+        groups: For some categories the rule that tells which images show the same object. Such
+            images are either all held out or all used for training.
+        runs: The folder below which each training keeps its checkpoints and its history. With it a
+            killed training resumes and a finished one is not repeated; None keeps nothing.
+        **shared: See ``Detector``. ``aggregation`` runs over the pixels of the finished anomaly
+            map.
 
     Attributes:
-        history: After ``fit``: one row per epoch (losses, learning rate, gradient norm, seconds).
-        stats: After ``fit``: n_parameters, and the training's statistics.
+        network: The network, see ``networks.base``.
+        history: After ``fit``: one row per epoch (losses, learning rate, gradient norm, seconds);
+            see ``training.trainer.Trained``.
+        stats: After ``fit``: ``n_parameters`` and the statistics of the training.
 
     Raises:
-        ConfigError: a setting out of range, or an image size that does not fit the network.
+        ConfigError: If a setting is out of range, or the image size does not fit the network.
     """
 
     kind = "autoencoder 1"
@@ -91,7 +93,8 @@ class Autoencoder(Detector):
         self.runs = runs
         self.groups = dict(groups or {})
         self.choice = getattr(options.networks, architecture)
-        self.sizes, self.training = self.choice.sizes, options.training_of(architecture)
+        self.sizes = self.choice.sizes
+        self.training = options.training_of(architecture)
         self.network = (
             build_network(architecture, image_size, seed=self.seed, **self.sizes)
             .to(self.device)
@@ -103,7 +106,7 @@ class Autoencoder(Detector):
         self._is_fitted = False
 
     def residual(self, head: str) -> Residual:
-        """The comparison of an image with its reconstruction that ``head`` names."""
+        """Return the head of that name, which compares images with their reconstructions."""
         if head not in self._residuals:
             self._residuals[head] = Residual(
                 head, self._feature_backbone() if head == "feature" else None
@@ -111,7 +114,7 @@ class Autoencoder(Detector):
         return self._residuals[head]
 
     def _feature_backbone(self) -> Backbone:
-        """The network that the feature head and the perceptual loss look through."""
+        """Build the network whose features the head ``feature`` and the perceptual loss compare."""
         return Backbone(
             self.backbone.name, self.options.scoring.feature_layers, self.backbone.weights
         )
@@ -119,20 +122,26 @@ class Autoencoder(Detector):
     # -- fit --
 
     def fit(self, samples: Sequence[Sample]) -> Autoencoder:
-        """Train on good images; a share of them is held out for early stopping, no other image is
-        looked at.
+        """Train on good images, of which a share is held out for early stopping.
+
+        Args:
+            samples: Good images, at least two.
+
+        Returns:
+            The detector itself.
 
         Raises:
-            DataError: fewer than two images, an anomalous one, or one that cannot be read.
-            ModelError: the loss is not finite, or pretrained weights are missing.
-            ResourceError: not even one image fits in the device's memory.
+            DataError: If there are fewer than two images, or one is anomalous or cannot be read.
+            DivergenceError: If the loss or its gradient is not finite.
+            ModelError: If pretrained weights are missing.
+            ResourceError: If not even one image fits in the device's memory.
         """
         if not samples:
             raise DataError(
                 f"{self.name}: expected at least one image, found none; check the split"
             )
         SampleDataset(samples, self.image_size, phase="train")  # refuses defects
-        self._is_fitted = False  # until all is done: an interrupted training leaves no detector
+        self._is_fitted = False  # until the end, so that an interrupted training leaves no detector
         recipe = self.training_recipe(samples)
         with tempfile.TemporaryDirectory() as temporary:
             self.network = build_network(
@@ -157,14 +166,16 @@ class Autoencoder(Detector):
                 recipe=recipe,
             )
         self.network.to(self.device).eval()
-        self.history, self._is_fitted = trained.history, True
+        self.history = trained.history
+        self._is_fitted = True
         self.stats = {"n_parameters": self.network.n_parameters, **trained.stats}
         self._normal = self._normal_residuals(samples) if self.options.scoring.standardize else {}
         return self
 
     def _groups(self, samples: Sequence[Sample]) -> list[str] | None:
-        """The object that each image shows, as its category's rule tells it; None where no category
-        has one.
+        """Return a key of the object that each image shows, by the rule of its category.
+
+        Without a rule for any of the categories the result is None.
         """
         if not any(sample.category in self.groups for sample in samples):
             return None
@@ -176,7 +187,13 @@ class Autoencoder(Detector):
         return [keys[sample.id] for sample in samples]
 
     def training_recipe(self, samples: Sequence[Sample]) -> dict[str, Any]:
-        """All that the trained weights depend on; the head and what follows it are no part of it."""
+        """Return everything that the trained weights depend on.
+
+        The head and the scoring are not among it, since they change no weight.
+
+        Args:
+            samples: The images that ``fit`` would be given.
+        """
         options = self.options
         features = {
             "backbone": self.backbone.model_dump(),
@@ -206,13 +223,16 @@ class Autoencoder(Detector):
         }
 
     def _training_code(self) -> dict[str, Any]:
+        """Return the digest of the code that the training runs; see ``sources.code_of``."""
         module = METHODS[AUTOENCODER + self.architecture].class_path.partition(":")[0]
         losses = ("models.autoencoders.losses",) if self.network.uses_criterion else ()
         return code_of("models.autoencoders.training.trainer", f"models.{module}", *losses)
 
     def _normal_residuals(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
-        """Mean and deviation of each head's residual at each pixel over good images, ``(H, W)``
-        each.
+        """Compute mean and deviation of each head's residual at each pixel over good images.
+
+        Returns:
+            ``mean.<head>`` and ``deviation.<head>`` for each head, ``(H, W)`` each.
         """
         sums = {
             head: torch.zeros(2, self.image_size, self.image_size, dtype=torch.float64)
@@ -235,17 +255,42 @@ class Autoencoder(Detector):
     # -- predict --
 
     def score(self, images: Tensor) -> Scores:
+        """Score one batch by the configured head; see ``Detector.score``."""
         return self._score_by_head(self.choice.head, self._with_reconstructions(images))
 
     def predict_heads(
         self, samples: Sequence[Sample], heads: Sequence[str]
     ) -> dict[str, Predictions]:
-        """What ``predict`` would give with each head; every image is reconstructed once."""
+        """Predict with several heads; every image is reconstructed only once.
+
+        Args:
+            samples: The images.
+            heads: Names out of ``HEADS``.
+
+        Returns:
+            For each head what ``predict`` would return with it.
+
+        Raises:
+            ModelError: If the detector is not fitted.
+            DataError: If there is no image, or a file cannot be read.
+        """
         scorers = {head: partial(self._score_by_head, head) for head in heads}
         return self.predict_by(self._with_reconstructions, scorers, samples)
 
     def reconstruct(self, samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray]:
-        """Images and their reconstructions, ``(N, 3, H, W)`` float32 in [-1, 1]."""
+        """Reconstruct images.
+
+        Args:
+            samples: The images.
+
+        Returns:
+            The images as the network sees them and their reconstructions, ``(N, 3, H, W)`` float32
+            in [-1, 1] each.
+
+        Raises:
+            ModelError: If the detector is not fitted.
+            DataError: If there is no image, or one cannot be read.
+        """
         self.tensors()
         pairs = [
             self._with_reconstructions(batch.images)
@@ -256,48 +301,65 @@ class Autoencoder(Detector):
 
     @torch.no_grad()
     def attention(self, samples: Sequence[Sample]) -> np.ndarray:
-        """Attention of a vision transformer's last encoder block, ``(N, heads, P, P)`` for P
-        patches; rows sum to 1.
+        """Compute the attention of a vision transformer's last encoder block.
+
+        Args:
+            samples: The images.
+
+        Returns:
+            ``(N, heads, P, P)`` for N images of P patches each; each row sums to 1.
 
         Raises:
-            ModelError: the architecture has no attention to show.
+            ModelError: If the network has no attention, or the detector is not fitted.
+            DataError: If there is no image, or one cannot be read.
         """
-        if not hasattr(self.network, "attention"):
+        # not asked by isinstance: with an import of its class every architecture would be made again
+        # whenever the code of that one changes
+        attention_of = getattr(self.network, "attention", None)
+        if attention_of is None:
             raise ModelError(
                 f"{self.name}: expected a network with attention maps, found "
                 f"{self.architecture}; use ae_vit"
             )
         self.tensors()
-        return torch.cat(
-            [
-                self.network.attention(batch.images.to(self.device)).cpu()
-                for batch in self.batches(samples, "attention", "test")
-            ]
-        ).numpy()
+        weights = [
+            attention_of(batch.images.to(self.device)).cpu()
+            for batch in self.batches(samples, "attention", "test")
+        ]
+        return torch.cat(weights).numpy()
 
     def _with_reconstructions(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The images and their reconstructions on the CPU, ``(B, 3, H, W)`` each."""
-        return images, self.in_parts(self.network.reconstruct, images).cpu()
+        """Return images and their reconstructions, both on the CPU, ``(B, 3, H, W)`` each."""
+        return images, self.in_blocks(self.network.reconstruct, images).cpu()
 
     @torch.no_grad()
     def _compare(self, head: str, images: Tensor, reconstructions: Tensor) -> Tensor:
-        """Residuals ``(B, H, W)`` on the CPU."""
-        residual, pairs = self.residual(head), torch.cat([images, reconstructions], dim=1)
-        return self.in_parts(lambda pair: residual(pair[:, :3], pair[:, 3:]), pairs).cpu()
+        """Compute a head's residuals ``(B, H, W)``, on the CPU."""
+        residual = self.residual(head)
+        pairs = torch.cat([images, reconstructions], dim=1)  # (B, 6, H, W)
+        return self.in_blocks(lambda pair: residual(pair[:, :3], pair[:, 3:]), pairs).cpu()
 
     def _score_by_head(self, head: str, pair: tuple[Tensor, Tensor]) -> Scores:
-        """Anomaly maps and image scores, which are taken from the maps, of images and their
-        reconstructions.
+        """Score images and their reconstructions by a head.
+
+        Args:
+            head: One of ``HEADS``.
+            pair: Images and reconstructions, ``(B, 3, H, W)`` each.
         """
-        maps = self._compare(head, *pair)
+        residuals = self._compare(head, *pair)  # (B, H, W)
         if self._normal:
-            maps = (maps - self._normal[f"mean.{head}"]) / self._normal[f"deviation.{head}"]
-        maps = self.smooth(morphology(maps.numpy(), self.options.scoring.morphology))
+            mean, deviation = self._normal[f"mean.{head}"], self._normal[f"deviation.{head}"]
+            residuals = (residuals - mean) / deviation
+        maps = self.smooth(morphology(residuals.numpy(), self.options.scoring.morphology))
         return maps, self.aggregate(torch.from_numpy(maps).flatten(1)).numpy(), None
 
     # -- save and load --
 
     def tensors(self) -> dict[str, Tensor]:
+        """Return the network's weights as ``network.<name>``, the normal residuals as ``normal.<name>``.
+
+        See ``Detector.tensors``.
+        """
         if not self._is_fitted:
             raise ModelError(
                 f"{self.name}: expected a trained network, found none; call fit or load first"
@@ -306,6 +368,7 @@ class Autoencoder(Detector):
         return weights | {f"normal.{name}": tensor for name, tensor in self._normal.items()}
 
     def restore(self, tensors: Mapping[str, Tensor], path: Path) -> None:
+        """Take over what ``tensors`` gave; see ``Detector.restore``."""
         stored: dict[str, dict[str, Tensor]] = {"network": {}, "normal": {}}
         for name, tensor in tensors.items():
             group, _, rest = name.partition(".")
@@ -330,8 +393,11 @@ class Autoencoder(Detector):
         self._is_fitted = True
 
     def save(self, path: Path) -> None:
-        """Write the folder ``path``: the network's best weights, the options, the history of the
-        training.
+        """Write the best weights, the options and the training's history to the folder ``path``.
+
+        Raises:
+            ModelError: If the detector is not fitted.
+            ResourceError: If the folder cannot be written.
         """
         save_detector(
             path,
@@ -351,10 +417,15 @@ class Autoencoder(Detector):
 
     @classmethod
     def load(cls, path: Path, device: str | torch.device = "cpu") -> Autoencoder:
-        """Read what ``save`` wrote: same settings, identical scores.
+        """Read what ``save`` wrote; the detector has the same settings and gives identical scores.
+
+        Args:
+            path: The folder that ``save`` wrote.
+            device: Where the detector works.
 
         Raises:
-            ModelError: something is missing, damaged, of another version, or does not fit together.
+            ModelError: If a file is missing, damaged or of another version, or the files do not
+                fit together or this machine's backbone.
         """
         keys = (
             "settings",
@@ -387,8 +458,8 @@ class Autoencoder(Detector):
         )
         if model._feature_backbone().fingerprint() != stored["fingerprint"]:
             raise ModelError(
-                f"{path}: trained with backbone {stored['fingerprint']}, found "
-                f"{model._feature_backbone().fingerprint()} here; fit it again"
+                f"{path}: expected backbone {stored['fingerprint']}, with which it was trained, "
+                f"found {model._feature_backbone().fingerprint()}; fit it again"
             )
         model.restore(tensors, path)
         model.stats, model.history = stored["stats"], stored["history"]
@@ -396,5 +467,5 @@ class Autoencoder(Detector):
 
 
 def to_pixels(images: np.ndarray) -> np.ndarray:
-    """``(N, 3, H, W)`` float in [-1, 1] as ``(N, H, W, 3)`` uint8."""
+    """Convert images ``(N, 3, H, W)`` in [-1, 1] to ``(N, H, W, 3)`` uint8."""
     return denormalize(images.transpose(0, 2, 3, 1), PIXELS.normalization)

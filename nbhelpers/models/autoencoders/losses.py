@@ -1,9 +1,7 @@
-"""What an autoencoder is trained to lower: eight terms on images in [-1, 1], and their weighted
-sum.
+"""The loss of an autoencoder: a weighted sum of terms that compare images in [-1, 1].
 
-No term catches an error or replaces a NaN: a loss that cannot be computed stops the training, or
-shows itself in it. No term keeps a constant tensor of its own, so none can be on another device
-than the images.
+No term catches an error or replaces a NaN, so a loss that cannot be computed stops the training. No
+term stores a constant tensor, so none can be on another device than the images.
 """
 
 from __future__ import annotations
@@ -27,54 +25,56 @@ from nbhelpers.models.autoencoders.similarity import (
 )
 from nbhelpers.models.backbones import Vgg16
 
-#: The weights that a loss needs; ``reconstruction`` scales ``mse`` and ``l1``.
+#: Names of the weights that a loss needs; ``reconstruction`` scales both ``mse`` and ``l1``.
 WEIGHTS = ("reconstruction", "mse", "l1", "ssim", "ms_ssim", "perceptual", "focal", "edge")
 BETAS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang, Simoncelli and Bovik 2003, sec. 3.2
 
 
 def mse(reconstructions: Tensor, targets: Tensor) -> Tensor:
-    """Mean squared error."""
+    """Compute the mean squared error, in [0, 4]."""
     return F.mse_loss(reconstructions, targets)
 
 
 def l1(reconstructions: Tensor, targets: Tensor) -> Tensor:
-    """Mean absolute error."""
+    """Compute the mean absolute error, in [0, 2]."""
     return F.l1_loss(reconstructions, targets)
 
 
 def ssim(reconstructions: Tensor, targets: Tensor) -> Tensor:
-    """1 - SSIM, in [0, 2)."""
+    """Compute 1 - SSIM, in [0, 2); see ``similarity.ssim_map``."""
     return 1 - mean_ssim(reconstructions, targets).mean()
 
 
 def scales_that_fit(size: int) -> int:
-    """How many scales of MS-SSIM an image of that smaller side has: each halves it, and a window
-    must fit.
+    """Compute how many scales MS-SSIM can use, 1 to 5: each halves the image, and a window must fit.
+
+    Args:
+        size: The smaller side of the images, in pixels.
     """
-    return max(
-        n
-        for n in range(1, len(BETAS) + 1)
-        if n == 1 or min(size // 2 ** (n - 1), size // (n - 1) ** 2) >= WINDOW
-    )  # the second is torchmetrics'
+    scales = 1
+    for n in range(2, len(BETAS) + 1):
+        # the second number is a limit of torchmetrics
+        if min(size // 2 ** (n - 1), size // (n - 1) ** 2) >= WINDOW:
+            scales = n
+    return scales
 
 
 def ms_ssim(reconstructions: Tensor, targets: Tensor) -> Tensor:
-    """1 - MS-SSIM, in [0, 1).
+    """Compute 1 - MS-SSIM, in [0, 1).
 
-    Five scales need 176 pixels, four 99, three 44, two 22. Smaller images use as many of the
-    published exponents, finest first, as fit, divided by their sum. Each similarity is mapped from
-    [-1, 1] to [0, 1] before it is raised to its exponent: a negative one has no such power, and at
-    zero (where a rectifier would put it) no finite slope.
+    Five scales need 176 pixels, four 99, three 44 and two 22. For smaller images the published
+    exponents of the finest scales are used, as many as fit, divided by their sum. Each similarity
+    is mapped from [-1, 1] to [0, 1] before it is raised to its exponent: a negative number has no
+    such power, and zero, to which a rectifier would map it, has no finite slope.
 
     Source: Wang, Simoncelli and Bovik, "Multiscale structural similarity for image quality
     assessment", 2003, eq. 7.
 
     Raises:
-        ModelError: images smaller than the window.
+        ModelError: If the images are smaller than the window.
     """
-    from torchmetrics.functional.image import (
-        multiscale_structural_similarity_index_measure,
-    )  # slow to import
+    # imported here, since it is slow
+    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
     require_window(reconstructions, "ms_ssim")
     betas = BETAS[: scales_that_fit(min(reconstructions.shape[-2:]))]
@@ -92,28 +92,28 @@ def ms_ssim(reconstructions: Tensor, targets: Tensor) -> Tensor:
 def focal(
     reconstructions: Tensor, targets: Tensor, alpha: float = 1.0, gamma: float = 2.0
 ) -> Tensor:
-    """alpha (1 - exp(-mse))^gamma mse of each image, and the mean over them: images far off weigh
-    more.
+    """Average alpha (1 - exp(-mse))^gamma mse over the images; badly reconstructed ones weigh more.
 
-    Like a focal loss (Lin et al. 2017, eq. 5) with exp(-mse) for the probability; there are no
-    classes in it.
+    This is a focal loss (Lin et al. 2017, eq. 5) with exp(-mse) in place of the probability of a
+    class.
     """
     errors = (reconstructions - targets).square().mean(dim=(1, 2, 3))
     return (alpha * (-torch.expm1(-errors)) ** gamma * errors).mean()
 
 
 def edge(reconstructions: Tensor, targets: Tensor, eps: float = 1e-6) -> Tensor:
-    """Mean squared difference of the Sobel magnitudes sqrt(gx^2 + gy^2 + eps) of the luma.
+    """Compute the mean squared difference of the Sobel magnitudes sqrt(gx^2 + gy^2 + eps).
 
-    ``eps`` is inside the root, which has no finite slope at zero: flat areas have that magnitude.
-    Borders are repeated.
+    ``eps`` is inside the root, since the root has no finite slope at zero. The gradients gx and gy
+    are those of the luma; at the borders the outermost pixels are repeated.
     """
     return F.mse_loss(_sobel(reconstructions, eps), _sobel(targets, eps))
 
 
 def _sobel(images: Tensor, eps: float) -> Tensor:
-    """Magnitudes ``(B, H, W)`` of the gradient of the luma (ITU-R BT.601), in values a pixel times
-    8.
+    """Compute the magnitude ``(B, H, W)`` of the luma's gradient (ITU-R BT.601).
+
+    Its unit is the difference in value per pixel, times 8.
     """
     luma = 0.299 * images[:, 0] + 0.587 * images[:, 1] + 0.114 * images[:, 2]
     padded = F.pad(luma, (1, 1, 1, 1), mode="replicate")
@@ -124,12 +124,12 @@ def _sobel(images: Tensor, eps: float) -> Tensor:
 
 
 class Perceptual(nn.Module):
-    """1 - cosine of the feature vectors of both images, averaged over places, then over layers; in
-    [0, 2].
+    """1 - cosine of the feature vectors of two images, averaged over locations, then over layers.
 
-    The squared error of raw maps (Johnson et al. 2016, eq. 2) has the scale of the network, tens
-    for one and hundredths for another, so that no weight fits both; vectors of unit length have
-    none (as LPIPS, Zhang et al. 2018, without its learned weights).
+    It is in [0, 2]. The squared error of raw feature maps (Johnson et al. 2016, eq. 2) has the
+    scale of the network, tens for one and hundredths for another, so no weight would fit both.
+    Vectors of unit length have no scale (as in LPIPS, Zhang et al. 2018, but without its learned
+    weights).
 
     Args:
         network: See ``FrozenFeatures``.
@@ -140,6 +140,7 @@ class Perceptual(nn.Module):
         self.features = FrozenFeatures(network)
 
     def forward(self, reconstructions: Tensor, targets: Tensor) -> Tensor:
+        """Compute the term, a scalar, of two batches of images ``(B, 3, H, W)`` in [-1, 1]."""
         with torch.no_grad():
             target_maps = self.features(targets)
         layers = [
@@ -150,13 +151,14 @@ class Perceptual(nn.Module):
 
 
 def _unit(maps: Tensor, eps: float = 1e-6) -> Tensor:
-    """Maps ``(B, C, h, w)`` with vectors of length 1; eps inside the root bounds the gradient where
-    all is zero.
+    """Scale the vectors of maps ``(B, C, h, w)`` to length 1.
+
+    ``eps`` inside the root bounds the gradient of a vector of zeros.
     """
     return maps / (maps.square().sum(dim=1, keepdim=True) + eps).sqrt()
 
 
-#: All terms but the perceptual one, which has a network.
+#: All terms except the perceptual one, which needs a network.
 TERMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mse": mse,
     "l1": l1,
@@ -168,19 +170,21 @@ TERMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 class CombinedLoss(nn.Module):
-    """The weighted sum of the terms; in float32 (float64 for float64 images), under autocast too.
+    """The weighted sum of the terms.
+
+    It is computed in float32 (in float64 for float64 images), under autocast as well.
 
     Args:
         weights: ``LossConfig``, or a mapping with all of ``WEIGHTS``. A term of weight 0 is not
-            built and not computed.
-        feature_network: For the perceptual term; see ``FrozenFeatures``.
+            computed.
+        feature_network: The network of the perceptual term; see ``FrozenFeatures``.
 
     Attributes:
-        weights: The terms that are built, to their weight.
+        weights: The weight of each term that is computed, by name.
 
     Raises:
-        ConfigError: a weight is missing or negative, all are zero, or the perceptual term lacks its
-            network.
+        ConfigError: If a weight is missing, negative or not finite, if all weights are zero, or if
+            the perceptual term lacks its network.
     """
 
     def __init__(
@@ -201,14 +205,17 @@ class CombinedLoss(nn.Module):
             self.perceptual = Perceptual(feature_network)
 
     def forward(self, reconstructions: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss, a scalar, and the value of each of its terms before it is weighted, detached.
+        """Compute the loss.
 
         Args:
             reconstructions: ``(B, 3, H, W)`` in [-1, 1].
-            targets: The same shape.
+            targets: ``(B, 3, H, W)`` in [-1, 1].
+
+        Returns:
+            The loss, a scalar, and each term by name, before it is weighted and without gradients.
 
         Raises:
-            ModelError: shapes differ, or are too small for a term.
+            ModelError: If the shapes differ, or the images are too small for a term.
         """
         if (
             reconstructions.shape != targets.shape
@@ -221,19 +228,20 @@ class CombinedLoss(nn.Module):
             )
         with full_precision(reconstructions):
             pair = at_least_float32(reconstructions), at_least_float32(targets)
-            parts = {
+            terms = {
                 name: self.perceptual(*pair) if name == "perceptual" else TERMS[name](*pair)
                 for name in self.weights
             }
-            total = sum(self.weights[name] * part for name, part in parts.items())
-        return total, {name: part.detach() for name, part in parts.items()}
+            weighted = [self.weights[name] * term for name, term in terms.items()]
+            total = sum(weighted[1:], start=weighted[0])
+        return total, {name: term.detach() for name, term in terms.items()}
 
 
 def _weights(weights: LossConfig | Mapping[str, float]) -> dict[str, float]:
-    """Weight of each term in the sum.
+    """Return the weight of each term in the sum, in the order in which they are added.
 
     Raises:
-        ConfigError: a weight is missing, negative or not finite.
+        ConfigError: If a weight is missing, negative or not finite.
     """
     if isinstance(weights, LossConfig):
         weights = weights.model_dump(include=set(WEIGHTS))
@@ -243,7 +251,9 @@ def _weights(weights: LossConfig | Mapping[str, float]) -> dict[str, float]:
                 f"loss: expected a weight for every term, found none for {name}; set it, to 0 for no "
                 "such term"
             )
-    by_term = _by_term(**{name: weights[name] for name in WEIGHTS})
+    by_term = {name: weights[name] for name in WEIGHTS if name != "reconstruction"}
+    for name in ("mse", "l1"):
+        by_term[name] *= weights["reconstruction"]
     bad = {name: weight for name, weight in by_term.items() if not 0 <= weight < float("inf")}
     if bad:
         raise ConfigError(
@@ -252,40 +262,21 @@ def _weights(weights: LossConfig | Mapping[str, float]) -> dict[str, float]:
     return by_term
 
 
-def _by_term(
-    *,
-    reconstruction: float,
-    mse: float,
-    l1: float,
-    ssim: float,
-    ms_ssim: float,
-    perceptual: float,
-    focal: float,
-    edge: float,
-) -> dict[str, float]:
-    """Weight of each term, in the order in which they are summed."""
-    return {
-        "mse": reconstruction * mse,
-        "l1": reconstruction * l1,
-        "ssim": ssim,
-        "ms_ssim": ms_ssim,
-        "perceptual": perceptual,
-        "focal": focal,
-        "edge": edge,
-    }
-
-
 def build_loss(config: LossConfig, backbone: Callable[[], nn.Module] | None = None) -> CombinedLoss:
-    """The loss that the configuration asks for; no network is built where no perceptual term is.
+    """Build the loss that the configuration describes.
+
+    The network of the perceptual term is built only if that term has a weight.
 
     Args:
-        config: Weights, and which network the perceptual term uses.
+        config: The weights, and which network the perceptual term uses.
         backbone: Builds the network for ``perceptual_network: backbone``.
 
     Raises:
-        ConfigError: see ``CombinedLoss``.
-        ModelError: the network's weights are missing and cannot be fetched.
+        ConfigError: If the weights do not fit, or the network is missing; see ``CombinedLoss``.
+        ModelError: If the network's weights are missing and cannot be fetched.
     """
-    if config.perceptual == 0 or (config.perceptual_network == "backbone" and backbone is None):
+    if config.perceptual == 0:
         return CombinedLoss(config)
-    return CombinedLoss(config, Vgg16() if config.perceptual_network == "vgg16" else backbone())
+    if config.perceptual_network == "vgg16":
+        return CombinedLoss(config, Vgg16())
+    return CombinedLoss(config, None if backbone is None else backbone())

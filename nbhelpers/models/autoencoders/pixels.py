@@ -1,4 +1,4 @@
-"""The range of pixels that every autoencoder here takes and gives."""
+"""The range of pixel values that every autoencoder here takes and returns."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from nbhelpers.data.preprocess import value_range
 
 @dataclass(frozen=True)
 class PixelSpec:
-    """What a network takes and gives, bound together: an output that cannot reach its input's range
-    never fits it.
+    """The range of a network's input and output, which must be the same.
+
+    Both are set here together: an output that cannot reach the range of the input never fits it.
 
     Attributes:
         normalization: How ``data.images`` prepares the input.
-        activation: The network's last layer, with the same range.
+        activation: The network's last layer, which has the same range.
     """
 
     normalization: str
@@ -24,14 +25,14 @@ class PixelSpec:
 
     @property
     def low(self) -> float:
-        """Smallest value of input and output."""
+        """The smallest value of input and output."""
         return value_range(self.normalization)[0]
 
     @property
     def high(self) -> float:
-        """Largest value of input and output."""
+        """The largest value of input and output."""
         return value_range(self.normalization)[1]
 
 
-#: The convention of every network here: [-1, 1] in, [-1, 1] out.
+#: The convention of every network here: input and output are in [-1, 1].
 PIXELS = PixelSpec("tanh", nn.Tanh)

@@ -1,8 +1,8 @@
 """Search for training settings that reconstruct unseen good images well, on training images only.
 
-What is lowered is the reconstruction error of good images, since no defect may be looked at before
-the test. **A lower error need not mean a better detector**: a network that copies whatever it sees
-has none, and finds nothing. The search says which settings train well, no more.
+The search minimises the reconstruction error of good images, since no defect may be used before the
+test. **A lower error need not mean a better detector**: a network that copies its input has no error
+and finds no defect. The search only tells which settings train well.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import optuna
 
 TRIALS, STORAGE = "trials.csv", "trials.db"
-FEWEST = 3  # trials without which no setting's importance can be told
+FEWEST = 3  # trials that are needed to estimate the importance of the settings
 
 
 def search(
@@ -49,33 +49,39 @@ def search(
     loader: Mapping[str, Any],
     folder: Path,
 ) -> pd.DataFrame:
-    """Train ``space.trials`` networks with settings that Optuna's TPE draws, and rank them.
+    """Train ``space.trials`` networks with settings that Optuna's TPE sampler draws, and rank them.
 
-    A share of the samples is held out of all trainings (each of which holds out some more, for its
-    early stopping), and measures them: mean squared error of the reconstructions, pixels in [-1,
-    1]. It means the same for every loss. A search that was killed goes on in its folder, within the
-    trial too, and draws what it would have drawn. One that is done can be asked for more trials.
+    A share of the samples is held out of all trainings (each training holds out some more for its
+    early stopping). On these samples each network is measured by the mean squared error of its
+    reconstructions, with pixels in [-1, 1], which means the same for every loss. A search that was
+    killed resumes in its folder, even within a trial, and draws the same settings. A finished search
+    can be continued with more trials.
 
     Args:
-        build: Gives the network, untrained, with the same weights each time.
+        build: Makes the untrained network, with the same weights each time.
         criterion: See ``train``.
         samples: Good training images.
-        settings: What the search does not vary.
-        space: What it varies, and for how long each network is trained.
-        corruption, groups, seed, device, loader: See ``train``.
-        folder: This search's own; its name must change with anything but the number of trials.
+        settings: The settings that the search does not vary.
+        space: The settings that it varies, and for how many epochs each network is trained.
+        corruption: See ``train``.
+        groups: See ``train``.
+        seed: See ``train``; it also seeds the sampler.
+        device: See ``train``.
+        loader: See ``train``.
+        folder: A folder for this search only; its name must change with everything except the
+            number of trials.
 
     Returns:
-        One row a trial, the best first: rank, trial (from 1), held_out_mse, the settings, epochs,
-            best_epoch, seconds.
-        A trial that diverged comes last and has settings only. The table is also written, to
-        trials.csv.
+        One row per trial, the best first, with the columns ``rank``, ``trial`` (from 1),
+        ``held_out_mse``, the settings, ``epochs``, ``best_epoch`` and ``seconds``. A trial that
+        diverged comes last and has its settings only. The table is also written to trials.csv.
 
     Raises:
-        ConfigError: trainings no longer than the warm-up.
-        DivergenceError: all trials diverged.
-        DataError, ModelError, ResourceError: see ``train``; the trial that fails so ends the
-            search.
+        ConfigError: If the trainings are no longer than the warm-up.
+        DivergenceError: If all trials diverged.
+        DataError: See ``train``; this and the following errors end the search.
+        ModelError: See ``train``.
+        ResourceError: See ``train``.
     """
     if space.epochs <= settings.warmup_epochs:
         raise ConfigError(
@@ -83,28 +89,27 @@ def search(
             f"({settings.warmup_epochs}), found {space.epochs}; set search.epochs higher"
         )
     keys = range(len(samples)) if groups is None else groups
-    kept, left_out = hold_out(
-        list(zip(samples, keys, strict=True)), settings.held_out_share, seed, "search", keys
-    )
+    keyed_samples = list(zip(samples, keys, strict=True))
+    kept, left_out = hold_out(keyed_samples, settings.held_out_share, seed, "search", keys)
     training, training_groups = zip(*kept, strict=True)
-    held_out, work = [sample for sample, _ in left_out], folder / "trial"
+    held_out = [sample for sample, _ in left_out]
+    work = folder / "trial"
     with locked(folder):
         import optuna
 
         study = open_trials(folder)
-        for left in study.get_trials(
-            states=[optuna.trial.TrialState.RUNNING]
-        ):  # of a killed search: we hold the lock
-            study.tell(left.number, state=optuna.trial.TrialState.FAIL)
+        # only a killed search can have left running trials, since this one holds the lock
+        for trial in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
+            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
         done = len(_finished(study))
         for index in tqdm(
             range(done, space.trials), desc="search", unit="trial", initial=done, total=space.trials
         ):
-            # a sampler of each trial's own, since its generator does not outlive a killed process
+            # each trial has its own sampler: a sampler's generator would be lost in a killed search
             study.sampler = optuna.samplers.TPESampler(seed=derived_seed(seed, "trial", index))
-            trial = study.ask()
+            asked = study.ask()
             drawn = settings.model_copy(
-                update={**_draw(trial, space), "epochs": space.epochs, "trackers": ()}
+                update={**_draw(asked, space), "epochs": space.epochs, "trackers": ()}
             )
             network = build()
             try:
@@ -120,16 +125,15 @@ def search(
                     loader=loader,
                     folder=work / digest(drawn.model_dump()),
                 )
-            except DivergenceError:  # a finding too; to the sampler it is worse than any error
-                study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            except DivergenceError:  # a result as well: the sampler takes it as the worst
+                study.tell(asked, state=optuna.trial.TrialState.PRUNED)
             else:
                 for name in ("epochs", "best_epoch", "seconds_training"):
-                    trial.set_user_attr(name, trained.stats[name])
-                study.tell(trial, _error(network, held_out, drawn.batch_size, device))
+                    asked.set_user_attr(name, trained.stats[name])
+                study.tell(asked, _error(network, held_out, drawn.batch_size, device))
             _conclude(study, folder, work)
-        table = _conclude(
-            study, folder, work
-        )  # also where a search was killed right after its last trial
+        # needed if a search was killed right after its last trial
+        table = _conclude(study, folder, work)
     if table.held_out_mse.isna().all():
         raise DivergenceError(
             f"{folder / TRIALS}: expected a trial whose loss stays finite, found none in "
@@ -139,7 +143,7 @@ def search(
 
 
 def open_trials(folder: Path) -> optuna.Study:
-    """The trials in a search's folder, as Optuna knows them; an empty study if there are none."""
+    """Open the trials in a search's folder as an Optuna study, which is empty if there are none."""
     import optuna
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -149,23 +153,26 @@ def open_trials(folder: Path) -> optuna.Study:
 
 
 def importance(study: optuna.Study) -> dict[str, float]:
-    """Share of each setting in what sets the best tenth of the trials apart (PED-ANOVA), largest
-    first, sum 1.
+    """Estimate how much each setting matters for being among the best tenth of the trials.
 
-    With few trials this is a hint at most; with fewer than three the result is empty.
+    The estimate is Optuna's PED-ANOVA. With few trials it is only a hint.
+
+    Returns:
+        The share of each setting, by name, the largest first; the shares sum to 1. With fewer than
+        three trials the result is empty.
     """
     import optuna
 
     if len(_measured(study)) < FEWEST:
         return {}
-    # named, since older versions have another default
+    # named explicitly, since older versions of Optuna have another default
     evaluator = optuna.importance.PedAnovaImportanceEvaluator()
     shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
     return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
 
 def _finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """Trials that are not to be repeated: measured ones, and those that diverged."""
+    """Return the trials that need not be repeated: those that were measured or that diverged."""
     import optuna
 
     states = [optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED]
@@ -173,11 +180,12 @@ def _finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
 
 
 def _measured(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """Return the trials that did not diverge."""
     return [trial for trial in _finished(study) if trial.value is not None]
 
 
 def _draw(trial: optuna.Trial, space: SearchConfig) -> dict[str, Any]:
-    """A setting of each: rates on a logarithmic scale, choices as they are."""
+    """Draw one value of each setting: rates on a logarithmic scale, others from their choices."""
     return {
         "learning_rate": trial.suggest_float("learning_rate", *space.learning_rate, log=True),
         "weight_decay": trial.suggest_float("weight_decay", *space.weight_decay, log=True),
@@ -189,7 +197,7 @@ def _draw(trial: optuna.Trial, space: SearchConfig) -> dict[str, Any]:
 def _error(
     network: BaseAutoencoder, samples: Sequence[Sample], batch_size: int, device: str
 ) -> float:
-    """Mean squared reconstruction error of the samples, pixels in [-1, 1]."""
+    """Compute the mean squared reconstruction error of the samples, with pixels in [-1, 1]."""
     loader = make_loader(
         samples, network.image_size, batch_size, phase="train", normalization=PIXELS.normalization
     )
@@ -198,7 +206,7 @@ def _error(
 
 
 def _conclude(study: optuna.Study, folder: Path, work: Path) -> pd.DataFrame:
-    """Write the table of the trials that are finished; their trainings are not needed any more."""
+    """Write the table of the finished trials, and remove their trainings, which are not needed."""
     remove(work)
     table = _table(study)
     write_text(folder / TRIALS, table.to_csv(index=False, lineterminator="\n"))
@@ -206,6 +214,7 @@ def _conclude(study: optuna.Study, folder: Path, work: Path) -> pd.DataFrame:
 
 
 def _table(study: optuna.Study) -> pd.DataFrame:
+    """Make the table that ``search`` returns."""
     rows = [
         {
             "trial": number,
@@ -228,7 +237,7 @@ def _table(study: optuna.Study) -> pd.DataFrame:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Optuna's notes off: the bar and the table say the same."""
+    """Hide Optuna's notes: the progress bar and the table say the same."""
     import optuna
 
     before = optuna.logging.get_verbosity()

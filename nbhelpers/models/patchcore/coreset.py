@@ -1,8 +1,9 @@
-"""Exact k-centre greedy coreset (PatchCore's algorithm 1) that does not read all points at each pick.
+"""Exact greedy k-centre coreset (PatchCore's algorithm 1) that does not read all points at each pick.
 
-The picks are those of the plain loop `reference.greedy_coreset`, at the same start, bit for bit on a
-CPU. ``docs/coreset.md`` explains the method (old distances are upper bounds, a small pool competes
-for the next picks, a matrix product gives lower bounds) and proves that no pick can differ.
+With the same start it makes the same picks as the plain loop ``reference.greedy_coreset``, bit for
+bit on a CPU. ``docs/coreset.md`` explains the three ideas (old distances are upper bounds, a small
+pool competes for the next picks, a matrix product gives lower bounds) and proves that no pick can
+differ.
 """
 
 from __future__ import annotations
@@ -24,17 +25,21 @@ from nbhelpers.models.patchcore.neighbours import (
 )
 from nbhelpers.models.threads import single_threaded
 
-# Speed only; no value of these changes a pick.
+# These change the speed only; no value of them changes a pick.
 POOL_SIZE = 512  # points that compete for the next picks
-BURST = 16  # picks between two looks at the device: more wastes picks, fewer wait longer for a GPU
-BLOCK_ROWS = 8192  # stale points brought up to date before the pool's level is looked at again
+BURST = 16  # picks between two waits for a GPU; in a longer burst more picks may be discarded
+BLOCK_ROWS = 8192  # stale points that are brought up to date before the level is computed again
 
 
 def coreset_size(n_points: int, ratio: float) -> int:
-    """How many of ``n_points`` a coreset of share ``ratio`` in (0, 1] has, rounded down.
+    """Compute how many of ``n_points`` points a coreset keeps, rounded down.
+
+    Args:
+        n_points: Number of points.
+        ratio: Share of them that is kept, in (0, 1].
 
     Raises:
-        ConfigError: the ratio is outside (0, 1], or so small that nothing is left.
+        ConfigError: If the ratio is outside (0, 1], or so small that no point is kept.
     """
     if not 0 < ratio <= 1:
         raise ConfigError(
@@ -58,23 +63,26 @@ def greedy_coreset(
     memory_budget_mb: float | None = None,
     progress: bool = True,
 ) -> Tensor:
-    """Pick ``n_select`` rows so that the farthest row from all picks is always the next pick.
+    """Pick rows so that the next pick is always the row that is farthest from all picks so far.
 
     Args:
         features: ``(N, D)`` float32, on any device.
-        n_select: How many, 1 to N. Where fewer distinct rows exist, copies follow in index order.
-        start: Index of the first pick; drawn from ``generator`` where it is None.
-        generator: A CPU generator.
-        memory_budget_mb: Size of a temporary block; by default 8 on a CPU (its cache), 256
-            elsewhere.
-        progress: Show a bar (``TQDM_DISABLE=1`` silences it, too).
+        n_select: How many rows to pick, from 1 to N. If there are fewer distinct rows, copies
+            follow in the order of their indices.
+        start: Index of the first pick; if it is None, ``generator`` draws it.
+        generator: A seeded generator on the CPU.
+        memory_budget_mb: Size of one temporary block, in MiB; by default 8 on a CPU, so that it
+            stays in the cache, and 256 elsewhere.
+        progress: Whether to show a progress bar (``TQDM_DISABLE=1`` hides it as well).
 
     Returns:
-        ``(n_select,)`` int64 row indices, in pick order, distinct, on the features' device.
+        ``(n_select,)`` int64, distinct row indices in the order in which they were picked, on the
+        device of the features.
 
     Raises:
-        DataError: features of another shape or type, or not finite.
-        ConfigError: ``n_select`` or ``start`` out of range, or neither start nor generator.
+        DataError: If the features have another shape or type, or are not finite.
+        ConfigError: If ``n_select`` or ``start`` is out of range, or both ``start`` and
+            ``generator`` are None.
     """
     check_features(features)
     n_points = len(features)
@@ -108,11 +116,13 @@ def greedy_coreset(
 
 
 def covering_radius(features: Tensor, index: Tensor) -> float:
-    """Largest distance of any row to its nearest picked row, which a k-centre selection makes small.
+    """Compute the largest distance of any row to its nearest picked row.
+
+    A k-centre selection makes it small.
 
     Args:
         features: ``(N, D)`` float32.
-        index: ``(K,)`` int64, the picked rows.
+        index: ``(K,)`` int64, the indices of the picked rows.
     """
     return float(Centres(features[index], mean_row(features)).nearest(features)[0].max())
 
@@ -122,11 +132,11 @@ class _Pool:
     """The points that compete for the next picks.
 
     Attributes:
-        points: ``(P,)`` int64 indices of the points, ascending.
-        values: ``(P,)`` their distances to the nearest pick, all up to date.
-        level: The smallest of the values. No point outside has a larger one.
-        last: The largest index among the pool's points with that smallest value. Points outside
-            that also have it come after it.
+        points: ``(P,)`` int64, the indices of the points, ascending.
+        values: ``(P,)``, their distances to the nearest pick, all up to date.
+        level: The smallest of the values. No point outside the pool has a larger one.
+        last: The largest index among the pool's points with that smallest value. All points outside
+            the pool that have this value come after it.
     """
 
     points: Tensor
@@ -136,13 +146,13 @@ class _Pool:
 
 
 class _MinDistances:
-    """Distance of every point to its nearest pick, brought up to date only where it is needed.
+    """The distance of every point to its nearest pick, brought up to date only where it is needed.
 
     Attributes:
-        picks: ``(n_select,)`` int64; the first ``count`` are picked.
-        value: ``(N,)`` float32. ``value[i]`` is the distance to the nearest of the first ``seen[i]``
-            picks; picked points hold -1, so that they are never picked again.
-        seen: ``(N,)`` int32.
+        picks: ``(n_select,)`` int64, of which the first ``count`` are picked.
+        value: ``(N,)`` float32. ``value[i]`` is the distance of point i to the nearest of the first
+            ``seen[i]`` picks. Picked points hold -1, so they are never picked again.
+        seen: ``(N,)`` int32, how many picks each point's value accounts for.
     """
 
     def __init__(
@@ -166,14 +176,14 @@ class _MinDistances:
         self.seen = torch.ones(len(features), dtype=torch.int32, device=features.device)
 
     def add(self, picks: Tensor) -> None:
-        """Append picks; no point has seen them yet."""
+        """Append picks ``(n,)``; no point's value accounts for them yet."""
         self.picks[self.count : self.count + len(picks)] = picks
         self.count += len(picks)
         self.value[picks] = -1
 
     def refresh(self, rows: Tensor) -> None:
-        """Bring ``rows`` up to date with all picks."""
-        moving = rows[self.value[rows] > 0]  # a pick, or a copy of one, cannot come closer
+        """Bring the values of ``rows`` ``(R,)`` up to date with all picks."""
+        moving = rows[self.value[rows] > 0]  # the value of a pick or of its copy cannot fall
         seen = self.seen[moving]
         for first in seen.unique().tolist():
             missed = self.features.index_select(0, self.picks[first : self.count])
@@ -186,7 +196,10 @@ class _MinDistances:
         self.seen[rows] = self.count
 
     def make_pool(self, size: int) -> _Pool:
-        """The ``size`` farthest points, all brought up to date; of equally far ones the first."""
+        """Make a pool of the ``size`` farthest points, with their values up to date.
+
+        Of several equally far points those with the lowest indices are taken.
+        """
         level = -2.0  # below every value
         while True:
             fresh = self.seen == self.count
@@ -206,16 +219,18 @@ class _MinDistances:
 
 
 def _picks_from_pool(features: Tensor, pool: _Pool, limit: int) -> Iterator[Tensor]:
-    """Yield up to ``limit`` greedy picks as point indices, in bursts, while the pool vouches for
-    them.
+    """Make up to ``limit`` greedy picks inside a pool, as long as it can vouch for them.
+
+    Yields:
+        Bursts of picks, as indices of points.
     """
     rows, values = features[pool.points], pool.values
     difference = torch.empty_like(rows)
     while limit > 0:
-        chosen, sound = [], []
+        chosen, sound = [], []  # the picks of a burst, and whether the pool vouches for each
         for _ in range(min(BURST, limit)):
-            # The first of equals, and the pool is in index order. Kept as a tensor: plain indexing
-            # would make the host wait for a GPU at every pick.
+            # argmax takes the first of equal values, and the pool is in the order of the indices.
+            # ``best`` stays a tensor: plain indexing would make the CPU wait for a GPU at each pick
             best = values.argmax().view(1)
             pick, value = pool.points.index_select(0, best), values.index_select(0, best)
             chosen.append(pick)

@@ -1,16 +1,18 @@
 """PatchCore: an image is as anomalous as its strangest patch is far from all normal patches.
 
-Source: Roth et al., "Towards Total Recall in Industrial Anomaly Detection", CVPR 2022, written from
-the paper, with its symbols. Read this file from top to bottom, it has the paper's order:
+Source: Roth et al., "Towards Total Recall in Industrial Anomaly Detection", CVPR 2022. The code is
+written from the paper and uses its symbols. Read it from top to bottom, in the paper's order:
 
-1. locally aware patch features (sec. 3.1): ``extract``;
-2. the memory bank M, a coreset of the training patches (sec. 3.2, algorithm 1): ``fit_features``;
-3. the nearest bank feature m* of each patch m^test, and the image's distance s* (sec. 3.3, eq. 6);
-4. the weight w of that distance, so that s = w s* (eq. 7): ``density_weight``;
-5. the anomaly map from the patches' distances: ``score``.
+1. Each image becomes a grid of locally aware patch features (sec. 3.1): ``extract``.
+2. A coreset of the training patches becomes the memory bank M (sec. 3.2, algorithm 1):
+   ``fit_features``.
+3. Each patch m^test of a new image has a distance to its nearest bank feature m*. The largest of
+   these distances is s* (sec. 3.3, eq. 6): ``score_features``.
+4. A weight w turns s* into the image score s = w s* (eq. 7): ``density_weight``.
+5. The distances of all patches become the anomaly map: ``score``.
 
-``reference`` has steps 2 to 4 in plain lines. All distances are plain Euclidean ones, on every
-machine and device.
+``reference`` has steps 2 to 4 in plain lines. All distances are Euclidean, on every machine and
+device.
 """
 
 from __future__ import annotations
@@ -36,26 +38,33 @@ from nbhelpers.models.patchcore.neighbours import Centres, check_features
 
 
 class PatchCore(FeatureDetector):
-    """PatchCore detector.
+    """The PatchCore detector.
+
+    It remembers patch features of good images in a memory bank. A patch of a new image is as
+    anomalous as it is far from the nearest feature in the bank.
 
     Args:
-        backbone: Frozen network; its layers' maps are pooled 3x3 (stride 1) and brought to the
-            finest grid.
-        coreset_ratio: Share of the training patches that is kept, (0, 1].
-        num_neighbors: b of eq. 7, at most the bank's size is used; 1 switches the re-weighting off.
-        reweight: Weigh the highest patch score by eq. 7 (aggregation ``max`` only).
-        seed: Draws the first coreset pick.
-        **shared: See ``FeatureDetector``; ``aggregation`` is over the patch scores.
+        backbone: The frozen network. Its feature maps are averaged over 3 x 3 neighbourhoods and
+            brought to the grid of the finest one.
+        image_size: Side of the square that the network sees, in pixels.
+        coreset_ratio: Share of the training patches that is kept in the memory bank, in (0, 1].
+        num_neighbors: The number b of eq. 7, 1 or more; at most the size of the bank is used.
+            1 switches the weight off.
+        reweight: Whether the largest patch score is weighted by eq. 7. It has an effect with
+            ``aggregation="max"`` only.
+        **shared: See ``Detector``. ``seed`` draws the first pick of the coreset, and
+            ``aggregation`` runs over the patch scores.
 
     Attributes:
-        bank: After ``fit``: the memory bank M, ready to be asked for nearest neighbours.
-        origins: ``(M,)`` int32, for each bank feature the training image it was taken from, by its
-            place in what ``fit`` was given.
-        stats: After ``fit``: n_images, n_patches, dimension, bank_size, bank_<category> (how much
-            of the bank is of each category's images), seconds_features, seconds_coreset.
+        bank: The memory bank M, prepared for nearest-neighbour search; None before ``fit``.
+        origins: ``(M,)`` int32. For each bank feature it holds the index, in the list that ``fit``
+            was given, of the training image that the feature comes from.
+        stats: After ``fit``: ``n_images``, ``n_patches``, ``dimension`` (D), ``bank_size`` (M),
+            ``bank_size/<category>`` (how many bank features come from images of that category),
+            ``seconds_features`` and ``seconds_coreset``.
 
     Raises:
-        ConfigError: a setting out of range.
+        ConfigError: If a setting is out of range.
     """
 
     name, kind = "patchcore", "patchcore 2, euclidean distances"
@@ -82,12 +91,20 @@ class PatchCore(FeatureDetector):
     # -- Step 1: locally aware patch features (sec. 3.1) --
 
     def extract(self, images: Tensor) -> Tensor:
-        """Patch features ``(B, h, w, D)`` of ``(B, 3, H, W)`` normalised images.
+        """Compute the patch features of images.
 
-        Each layer's map is averaged over 3x3 cells (zeros beyond the border) and brought to the
-        grid of the finest layer; D is the sum of the layers' channels.
+        Each layer's map is averaged over 3 x 3 neighbourhoods (with zeros beyond the border) and
+        brought to the grid of the finest layer (bilinear); then the channels of all layers are
+        stacked.
+
+        Args:
+            images: ``(B, 3, H, W)``, normalised as ImageNet's networks expect.
+
+        Returns:
+            ``(B, h, w, D)`` float32, where h and w are the finest layer's height and width and D is
+            the sum of the layers' channels.
         """
-        return self.in_parts(self._extract, images)
+        return self.in_blocks(self._extract, images)
 
     @torch.no_grad()
     def _extract(self, images: Tensor) -> Tensor:
@@ -96,15 +113,23 @@ class PatchCore(FeatureDetector):
         maps = [
             m if m.shape[-2:] == grid else F.interpolate(m, size=grid, mode="bilinear")
             for m in maps
-        ]
-        return torch.cat(maps, dim=1).permute(0, 2, 3, 1)
+        ]  # each (B, C, h, w)
+        return torch.cat(maps, dim=1).permute(0, 2, 3, 1)  # (B, h, w, D)
 
     def patch_features(self, samples: Sequence[Sample]) -> Tensor:
-        """Patch features of all images, ``(N, D)`` float32 on the device; N is images times grid
-        cells.
+        """Compute the patch features of all good images.
+
+        Args:
+            samples: Good images.
+
+        Returns:
+            ``(N, D)`` float32 on the detector's device, where N is the number of images times h w.
+            The h w rows of one image follow those of another.
 
         Raises:
-            ResourceError: they would not fit in memory together with a coreset of them.
+            DataError: If there is no image, or one is anomalous or cannot be read.
+            ResourceError: If the features and a coreset of them would not fit in memory. This is
+                checked before any image is read.
         """
         channels, heights, widths = zip(
             *self.backbone.shapes(self.image_size).values(), strict=True
@@ -120,13 +145,15 @@ class PatchCore(FeatureDetector):
         return features
 
     def _require_memory(self, n_patches: int, dim: int) -> None:
-        """Room for the features, five copies of the coreset while it is selected, bookkeeping,
-        blocks and activations.
+        """Refuse to start unless there is memory for ``n_patches`` features of ``dim`` numbers.
+
+        It must hold the features, five copies of the coreset while it is selected, some numbers per
+        patch, blocks of distances and the network's activations.
         """
-        kept = n_patches * self.coreset_ratio
+        n_kept = n_patches * self.coreset_ratio
         activations = 300 * self.image_size**2 * self.loader.get("batch_size", 16)
         require_memory(
-            int(4 * dim * (n_patches + 5 * kept + 3 * 8192) + 32 * n_patches + activations),
+            int(4 * dim * (n_patches + 5 * n_kept + 3 * 8192) + 32 * n_patches + activations),
             self.device,
             f"PatchCore's training features, {n_patches} patches of {dim} numbers",
             "set a smaller image_size or coreset_ratio, fewer layers, or a backbone with fewer channels",
@@ -137,26 +164,44 @@ class PatchCore(FeatureDetector):
     def fit(self, samples: Sequence[Sample]) -> PatchCore:
         """Build the memory bank from good images.
 
+        Args:
+            samples: Good images, at least one.
+
+        Returns:
+            The detector itself.
+
         Raises:
-            DataError: no image, an anomalous one, or one that cannot be read.
-            ResourceError: the features would not fit in memory; raised before any image is read.
+            DataError: If there is no image, or one is anomalous or cannot be read.
+            ResourceError: If the features would not fit in memory. This is checked before any
+                image is read.
         """
         begin = time.perf_counter()
         features = self.patch_features(samples)
         seconds = time.perf_counter() - begin
         self.fit_features(features, patches_per_image=len(features) // len(samples))
-        categories = Counter(samples[image].category for image in self.origins.tolist())
+        # one key per category; "/" keeps it apart from other keys, as no folder's name has one
+        of_category = Counter(samples[image].category for image in self.origins.tolist())
         self.stats = {
             "n_images": len(samples),
             **self.stats,
             "seconds_features": round(seconds, 3),
-            **{f"bank_{name}": count for name, count in sorted(categories.items())},
+            **{f"bank_size/{name}": count for name, count in sorted(of_category.items())},
         }
         return self
 
     def fit_features(self, features: Tensor, patches_per_image: int = 1) -> PatchCore:
-        """Build the memory bank from patch features ``(N, D)`` in which the ``patches_per_image``
-        rows of one image follow those of another.
+        """Build the memory bank from patch features (algorithm 1).
+
+        Args:
+            features: ``(N, D)`` float32. The rows of one image follow those of another.
+            patches_per_image: How many rows belong to each image.
+
+        Returns:
+            The detector itself.
+
+        Raises:
+            DataError: If the features have another shape or type, or are not finite.
+            ConfigError: If ``coreset_ratio`` would keep no patch.
         """
         begin = time.perf_counter()
         generator = torch.Generator().manual_seed(self.seed)
@@ -172,13 +217,17 @@ class PatchCore(FeatureDetector):
         return self
 
     def _remember(self, memory_bank: Tensor, origins: Tensor) -> None:
-        """Take over the memory bank ``(M, D)``; DataError unless it is finite float32."""
+        """Keep the memory bank ``(M, D)`` and the images ``(M,)`` that its features come from.
+
+        Raises:
+            DataError: If the bank is not finite float32.
+        """
         check_features(memory_bank)
         self.bank, self.origins = Centres(memory_bank.contiguous()), origins
 
     @property
     def memory_bank(self) -> Tensor:
-        """``(M, D)`` float32, the kept patch features in the order they were picked."""
+        """The kept patch features ``(M, D)`` float32, in the order in which they were picked."""
         return self._fitted().centres
 
     def _fitted(self) -> Centres:
@@ -192,17 +241,19 @@ class PatchCore(FeatureDetector):
 
     @torch.no_grad()
     def score_features(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Scores of images from their patch features.
+        """Score images by their patch features (eq. 6 and 7).
 
         Args:
-            features: ``(B, h, w, D)``, P = h w patches for each image.
+            features: ``(B, h, w, D)``, so each image has P = h w patches.
 
         Returns:
-            Patch scores ``(B, h, w)``, each patch's Euclidean distance to the nearest bank feature;
-            image scores ``(B,)``; index of each patch's nearest bank feature ``(B, h, w)``.
+            Three tensors: patch scores ``(B, h, w)``, each patch's Euclidean distance to its
+            nearest bank feature; image scores ``(B,)``; and the index of each patch's nearest bank
+            feature ``(B, h, w)``.
 
         Raises:
-            ModelError: not fitted, or fitted with features of another dimension.
+            ModelError: If the detector is not fitted, or was fitted with features of another
+                dimension.
         """
         bank = self._fitted()
         if features.shape[-1] != bank.centres.shape[1]:
@@ -214,25 +265,25 @@ class PatchCore(FeatureDetector):
         grid = features.shape[:3]
         patches = features.flatten(1, 2)  # (B, P, D)
         # Step 3, eq. 6: the distance of every patch to its nearest bank feature
-        distance, nearest = bank.nearest(patches.flatten(0, 1))
-        distance, nearest = (
-            distance.view(len(patches), -1),
-            nearest.view(len(patches), -1),
-        )  # (B, P)
-        # s* of each image: with aggregation "max" the largest of its patches' distances
+        distance, nearest = bank.nearest(patches.flatten(0, 1))  # (B * P,)
+        distance = distance.view(len(patches), -1)  # (B, P)
+        nearest = nearest.view(len(patches), -1)  # (B, P)
+        # s* of each image, (B,): with aggregation "max" the largest of its patches' distances
         image_scores = self.aggregate(distance)
         if self.aggregation == "max" and self.reweight:
-            # m^test,* is the image's strangest patch, the one whose distance is s*, and m* is the
-            # bank feature nearest to it
-            strangest = distance.argmax(dim=1)
+            # m^test,* is the image's strangest patch, whose distance is s*, and m* is the bank
+            # feature nearest to it
+            strangest = distance.argmax(dim=1)  # (B,)
             image = torch.arange(len(patches), device=strangest.device)
-            m_test, m_star = patches[image, strangest], nearest[image, strangest]
+            m_test = patches[image, strangest]  # (B, D)
+            m_star = nearest[image, strangest]  # (B,)
             # Step 4, eq. 7: s = w s*
             w = density_weight(m_test, m_star, image_scores, bank.centres, self.num_neighbors)
             image_scores = w * image_scores
         return distance.view(grid), image_scores, nearest.view(grid)
 
     def score(self, images: Tensor) -> Scores:
+        """Score one batch; see ``Detector.score``."""
         patch_scores, image_scores, nearest = self.score_features(self.extract(images))
         # Step 5: the patch scores, enlarged to the image's size and smoothed
         maps = self.anomaly_maps(patch_scores)
@@ -241,9 +292,11 @@ class PatchCore(FeatureDetector):
     # -- save and load --
 
     def tensors(self) -> dict[str, Tensor]:
+        """Return ``memory_bank`` ``(M, D)`` and ``origins`` ``(M,)``; see ``Detector.tensors``."""
         return {"memory_bank": self.memory_bank, "origins": self.origins}
 
     def restore(self, tensors: Mapping[str, Tensor], path: Path) -> None:
+        """Take over what ``tensors`` gave; see ``Detector.restore``."""
         memory_bank = tensors.get("memory_bank", torch.empty(0))
         dim = sum(self.backbone.channels.values())
         if memory_bank.ndim != 2 or memory_bank.shape[1] != dim:
@@ -262,30 +315,33 @@ class PatchCore(FeatureDetector):
 def density_weight(
     m_test: Tensor, m_star: Tensor, s_star: Tensor, memory_bank: Tensor, num_neighbors: int
 ) -> Tensor:
-    """The weight w of eq. 7: how much the distance of a patch counts, by the neighbourhood of m*.
+    """Compute the weight w of eq. 7: how much the distance of a patch to its nearest m* counts.
 
-    ``w = 1 - exp(|m_test - m*|) / sum of exp(|m_test - m|) over m in N_b(m*)``, where N_b(m*) are
-    the b bank features nearest to m*, m* itself among them. It is near 1 where these are far from
-    the patch (m* is a rare normal patch), and smaller where m* lies among others.
+    ``w = 1 - exp(|m_test - m*|) / sum of exp(|m_test - m|) over all m in N_b(m*)``, where N_b(m*)
+    is the set of the b bank features nearest to m*, including m* itself. The weight is near 1 if the
+    other features of N_b(m*) are far from the patch, that is, if m* is a rare normal patch. It is
+    smaller if m* lies among many others.
 
     Args:
         m_test: ``(B, D)``, the strangest patch of each image.
-        m_star: ``(B,)`` int64, index of the bank feature nearest to it.
-        s_star: ``(B,)``, the distance between the two.
+        m_star: ``(B,)`` int64, the index of the bank feature nearest to it.
+        s_star: ``(B,)``, the distance between these two.
         memory_bank: ``(M, D)``.
-        num_neighbors: b; at most M is used.
+        num_neighbors: The number b; at most M is used.
 
     Returns:
-        ``(B,)`` in [0, 1). For b = 1 all 1, where the formula would give 0 for every patch.
+        ``(B,)`` in [0, 1). With b = 1 the formula would give 0 for every patch; then all weights
+        are 1 instead.
     """
     b = min(num_neighbors, len(memory_bank))
     if b == 1:
         return torch.ones_like(s_star)
-    # by differences: the form with a matrix product cancels digits of small distances
+    # computed by differences: the form with a matrix product cancels digits of small distances
     from_m_star = torch.cdist(
         memory_bank[m_star], memory_bank, compute_mode="donot_use_mm_for_euclid_dist"
     )  # (B, M)
     neighbourhood = memory_bank[from_m_star.topk(b, largest=False).indices]  # N_b(m*), (B, b, D)
     to_neighbourhood = torch.linalg.norm(m_test[:, None] - neighbourhood, dim=2)  # (B, b)
-    # exp(s*) / sum of exp(d) is exp(s* - log of the sum): exp alone overflows for distances from 89
+    # exp(s*) / (sum of exp(d)) is exp(s* - log(sum of exp(d))); the plain form of ``reference``
+    # overflows for distances of 89 and more
     return 1 - torch.exp(s_star - to_neighbourhood.logsumexp(dim=1))

@@ -1,10 +1,11 @@
-"""Exact Euclidean nearest neighbours at the speed of a matrix product; `reference` has the plain form.
+"""Exact Euclidean nearest neighbours, nearly as fast as a matrix product.
 
-|x - c|^2 = |x|^2 + |c|^2 - 2 x.c lets a matrix product do the work, but it cancels: for close points
-far from the origin few digits are left. So the product only gives a *lower bound* of every squared
-distance, with its own worst-case rounding error taken off. Pairs whose bound is not below what is
-already known are dropped, and the few others are computed directly, by differences. Every distance
-that leaves this module is a direct one.
+With |x - c|^2 = |x|^2 + |c|^2 - 2 x.c a matrix product does most of the work. But the formula
+cancels: for two close points far from the origin few correct digits are left. So the product only
+gives a *lower bound* of every squared distance, from which its largest possible rounding error is
+already subtracted. A pair whose bound is not below what is already known is dropped. The few other
+pairs are computed directly, by differences, so every distance that leaves this module is a direct
+one. ``docs/coreset.md`` derives the bound, and ``reference`` has the plain form.
 """
 
 from __future__ import annotations
@@ -19,13 +20,19 @@ from torch import Tensor
 from nbhelpers.errors import DataError
 from nbhelpers.models.threads import map_blocks, single_threaded
 
-GROUP = 32  # centres whose smallest bound is looked at first
-CHECK_ROWS = 8192  # rows that are looked at together
+GROUP = 32  # centres that share one smallest bound, which is compared first
+CHECK_ROWS = 8192  # rows that are checked or averaged together
 
 
 def direct_distances(points: Tensor, centres: Tensor) -> Tensor:
-    """Euclidean distances of paired rows, ``(R,)``, by differences: no cancellation, whatever the
-    offset.
+    """Compute Euclidean distances by differences, which do not cancel at any offset.
+
+    Args:
+        points: ``(R, D)``.
+        centres: ``(R, D)``, or ``(D,)`` for one centre.
+
+    Returns:
+        ``(R,)``, the distance between each row and its counterpart.
     """
     return torch.linalg.norm(points - centres, dim=1)
 
@@ -33,15 +40,19 @@ def direct_distances(points: Tensor, centres: Tensor) -> Tensor:
 def check_features(features: Tensor) -> None:
     """Refuse anything but a finite, non-empty ``(N, D)`` float32 tensor.
 
+    Args:
+        features: What is checked.
+
     Raises:
-        DataError: another shape or type, no row, or a NaN or infinite number (the error names the
-            first such row).
+        DataError: If the shape or the type is another one, or a number is NaN, infinite or beyond
+            1e18; the message names the first such row.
     """
     if features.ndim != 2 or features.dtype != torch.float32 or features.numel() == 0:
         raise DataError(
-            f"expected patch features (N, D) as float32, found {tuple(features.shape)} {features.dtype}"
+            f"patch features: expected at least one row, shape (N, D), as float32, found shape "
+            f"{tuple(features.shape)} as {features.dtype}; check the backbone's output"
         )
-    # |x| <= 1e18 keeps squared distances inside float32; the comparison is False for NaN too
+    # |x| <= 1e18 keeps squared distances within float32; for NaN the comparison is False as well
     for first in range(0, len(features), CHECK_ROWS):
         bad = ~(features[first : first + CHECK_ROWS].abs() <= 1e18).all(dim=1)
         if bad.any():
@@ -53,7 +64,7 @@ def check_features(features: Tensor) -> None:
 
 @contextmanager
 def full_float32_precision() -> Iterator[None]:
-    """No TF32 or bfloat16 inside matrix products: the error bound counts on float32."""
+    """Compute matrix products in float32, not in TF32 or bfloat16: the error bound requires it."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
@@ -63,22 +74,22 @@ def full_float32_precision() -> Iterator[None]:
 
 
 def mean_row(features: Tensor) -> Tensor:
-    """Mean of ``(N, D)`` rows, by blocks."""
+    """Compute the mean ``(D,)`` of ``(N, D)`` rows, block by block."""
     return sum(block.mean(0) * (len(block) / len(features)) for block in features.split(CHECK_ROWS))
 
 
 class Centres:
-    """Rows to which distances are asked, prepared for the matrix product.
+    """Points whose distances to other points are computed, prepared for the matrix product.
 
     Args:
         centres: ``(K, D)`` float32.
-        origin: ``(D,)`` float32, anything near the data: the nearer, the tighter the bounds. No
-            result depends on it. By default the mean of the centres.
-        memory_budget_mb: Size of a block of bounds; by default 8 on a CPU (its cache), 256
-            elsewhere.
+        origin: ``(D,)`` float32, a point near the data; by default the mean of the centres. A
+            nearer one makes the bounds tighter, but no result depends on it.
+        memory_budget_mb: Size of one block of bounds, in MiB. By default 8 on a CPU, so that the
+            block stays in the cache, and 256 elsewhere.
 
     Attributes:
-        centres: As given.
+        centres: The centres as they were given.
     """
 
     def __init__(
@@ -89,16 +100,17 @@ class Centres:
         self.origin = mean_row(centres) if origin is None else origin
         if memory_budget_mb is None:
             memory_budget_mb = 8 if centres.device.type == "cpu" else 256
-        # With z = x - origin and w = c - origin, float32 |z|^2 + |w|^2 - 2 z.w and the squared
-        # direct distance differ by at most 2 * error * (|z|^2 + |w|^2); docs/coreset.md derives
-        # the error. That is separable, so that it costs nothing: the squares are shrunk by it.
-        # `slack` leads from lower to upper bound.
+        # With z = x - origin and w = c - origin, |z|^2 + |w|^2 - 2 z.w in float32 and the squared
+        # direct distance differ by at most 2 * error * (|z|^2 + |w|^2), which docs/coreset.md
+        # derives. This is a sum of a term of z and a term of w, so it costs nothing: both squares
+        # are shrunk once. ``_slack`` times the squares leads from the lower to the upper bound.
         error = 1.02 * (3 * dim + 32) * 2.0**-24
-        self._shrink, self._slack = 1 - 2 * error, 4 * error / (1 - 2 * error)
-        self._width = -(-n_centres // GROUP) * GROUP  # centres and padding, whole groups
-        self._block_size = max(int(memory_budget_mb * 2**20 / 4), self._width)  # numbers in a block
+        self._shrink = 1 - 2 * error
+        self._slack = 4 * error / (1 - 2 * error)
+        self._width = -(-n_centres // GROUP) * GROUP  # centres, padded to whole groups
+        self._block_size = max(int(memory_budget_mb * 2**20 / 4), self._width)  # bounds in a block
         self._weights = torch.zeros(dim, self._width, device=centres.device)
-        # padding has an infinite bound, so that it is never near
+        # the padding has infinite bounds, so it is never near
         self._offsets = torch.full((self._width,), torch.inf, device=centres.device)
         shifted = centres - self.origin
         self._offsets[:n_centres] = shifted.square().sum(1).mul_(self._shrink)
@@ -106,9 +118,15 @@ class Centres:
         self._weights[:, :n_centres] = shifted.mul_(-2).T
 
     def nearest(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Distance to and index of the nearest centre of each of ``(N, D)`` points, ``(N,)`` each.
+        """Find the nearest centre of each point.
 
-        Of equally near centres the lowest index. A NaN in a point gives an infinite distance.
+        Args:
+            points: ``(N, D)`` float32.
+
+        Returns:
+            Two tensors ``(N,)``: the distance to the nearest centre, and its index. Of several
+            equally near centres it is the lowest index. A point with a NaN has an infinite
+            distance.
         """
         distance = torch.full((len(points),), torch.inf, device=points.device)
         index = torch.full((len(points),), len(self.centres), device=points.device)
@@ -123,23 +141,22 @@ class Centres:
     def near_pairs(
         self, points: Tensor, rows: Tensor, known: Tensor, n_threads: int = 1
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """All pairs that can lower the distance of ``points[rows]`` to its nearest centre below
-        ``known``.
+        """Find all pairs of a point and a centre that may be nearer than what is known.
 
         Args:
             points: ``(N, D)`` float32.
-            rows: ``(R,)`` int64.
-            known: ``(R,)`` distances; infinity where none is known.
-            n_threads: Threads on a CPU, each of which takes whole blocks; call it inside
-                `single_threaded`.
+            rows: ``(R,)`` int64, the indices of the points to look at.
+            known: ``(R,)``, a distance for each of these points; infinite if none is known.
+            n_threads: How many threads of a CPU work, each on whole blocks. Call this inside
+                ``single_threaded``.
 
-        Yields:
-            For each block of rows its P pairs: position in ``rows``, centre index and direct
-            distance, ``(P,)`` each. The nearest centre of a row is among its pairs unless it is not
-            nearer than ``known``.
+        Returns:
+            An iterator over blocks of rows. Each item has three tensors ``(P,)`` for the P pairs of
+            the block: the position in ``rows``, the index of the centre, and the direct distance.
+            The nearest centre of a row is among its pairs unless it is no nearer than ``known``.
         """
         step = self._block_size // self._width
-        scratch = threading.local()  # every thread writes its bounds into a buffer of its own
+        scratch = threading.local()  # each thread writes its bounds into its own buffer
 
         def pairs_of_block(first: int) -> tuple[Tensor, Tensor, Tensor]:
             if not hasattr(scratch, "buffer"):
@@ -156,16 +173,25 @@ class Centres:
         return map_blocks(pairs_of_block, range(0, len(rows), step), n_threads)
 
     def _candidates(self, points: Tensor, known: Tensor, buffer: Tensor) -> tuple[Tensor, Tensor]:
-        """Row and centre of pairs whose lower bound is below ``known`` and the nearest's upper
-        bound.
+        """Find the pairs whose lower bound is below the limit of their point.
+
+        The limit is the smaller of ``known`` and the upper bound of the point's nearest centre.
+
+        Args:
+            points: ``(R, D)``.
+            known: ``(R,)`` distances.
+            buffer: Memory for at least R * ``_width`` bounds.
+
+        Returns:
+            The row and the centre of each of the P pairs, ``(P,)`` each.
         """
         z = points - self.origin
-        squares = z.square().sum(1).mul_(self._shrink)
+        squares = z.square().sum(1).mul_(self._shrink)  # (R,)
         bounds = buffer[: len(z) * self._width].view(len(z), self._width)
         torch.addmm(self._offsets, z, self._weights, out=bounds)
-        bounds = bounds.view(len(z), -1, GROUP)
-        lowest = bounds.amin(dim=2)
-        # known is rounded when squared, and squares may underflow
+        bounds = bounds.view(len(z), -1, GROUP)  # (R, groups, GROUP), without |z|^2
+        lowest = bounds.amin(dim=2)  # (R, groups)
+        # 2^-20 and 1e-30: ``known`` is rounded when it is squared, and squares may underflow
         limit = known.square().mul_(1 + 2.0**-20).sub_(squares)
         nearest = lowest.amin(dim=1).add_(squares.add_(self._farthest).mul_(self._slack))
         limit = torch.minimum(limit, nearest).add_(1e-30)
@@ -174,7 +200,7 @@ class Centres:
         return row[pair], group[pair] * GROUP + member
 
     def _direct(self, points: Tensor, rows: Tensor, centres: Tensor) -> Tensor:
-        """Direct distances ``(P,)`` of pairs, in chunks that keep to the memory budget."""
+        """Compute the direct distances ``(P,)`` of pairs, in chunks within the memory budget."""
         chunk = max(1, self._block_size // (4 * points.shape[1]))
         return torch.cat(
             [

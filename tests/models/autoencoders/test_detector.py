@@ -204,7 +204,10 @@ def test_what_does_not_fit_is_refused(fitted, samples, tmp_path):
         Autoencoder.load(tmp_path / "m")
     for change, said in (
         ({"options": {**stored["options"], "sizes": 1}}, "sizes: Extra inputs.*fit it again"),
-        ({"fingerprint": "another"}, "trained with backbone another, found tf_efficientnet_lite0"),
+        (
+            {"fingerprint": "another"},
+            "expected backbone another, with which it was trained, found tf_eff",
+        ),
     ):
         settings.write_text(json.dumps({**stored, **change}))
         with pytest.raises(ModelError, match=said):

@@ -213,7 +213,7 @@ def test_fit_is_repeatable_and_says_what_it_did(fitted, backbone, samples):
         "n_patches": 8 * 16 * 16,
         "dimension": 24 + 40,
         "bank_size": 512,
-        "bank_c": 512,
+        "bank_size/c": 512,
     }
     assert fitted.memory_bank.shape == (512, 64)
     assert {"seconds_features", "seconds_coreset"} < fitted.stats.keys()
@@ -269,7 +269,9 @@ def test_loading_what_does_not_fit_is_refused(fitted, tmp_path):
         settings.write_text(json.dumps({**good, **changes}))
         return tmp_path / "m"
 
-    with pytest.raises(ModelError, match="fitted with backbone resnet.*fit it again"):
+    with pytest.raises(
+        ModelError, match="expected backbone resnet.*, with which it was fitted.*fit it again"
+    ):
         PatchCore.load(changed(fingerprint="resnet50|torchvision:IMAGENET1K_V2|layer2"))
     one_layer = Backbone(LITE, ["blocks.2"])
     with pytest.raises(ModelError, match=r"expected a memory bank \(M, 40\).*found \(512, 64\)"):

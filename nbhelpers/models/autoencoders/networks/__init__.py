@@ -1,1 +1,1 @@
-"""Seven networks that reconstruct images, one file each; `registry` builds them by name."""
+"""Seven networks that reconstruct images, one file each; ``registry`` builds them by name."""

@@ -1,4 +1,4 @@
-"""What all autoencoders share: one pixel convention, encode and decode, reconstruction error, loss."""
+"""What all networks share: encoding and decoding, the reconstruction error, and the loss."""
 
 from __future__ import annotations
 
@@ -13,35 +13,38 @@ from torch.utils.checkpoint import checkpoint
 
 from nbhelpers.errors import ConfigError, ModelError
 
-#: ``(reconstructions, targets)`` to the loss and its parts by name.
+#: Compares reconstructions with targets, ``(B, 3, H, W)`` each; gives the loss and its terms by name.
 Criterion = Callable[[Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]]
-
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 class BaseAutoencoder(nn.Module, ABC):
-    """An autoencoder of ``(B, 3, image_size, image_size)`` images in [-1, 1]; ``forward`` is
-    decode(encode(images)).
+    """An autoencoder of ``(B, 3, image_size, image_size)`` images in [-1, 1].
+
+    A subclass defines ``encode`` and ``decode``; ``forward`` is ``decode(encode(images))``.
 
     Args:
-        image_size: Side of the images, pixels.
-        multiple: ``image_size`` must be a multiple of it.
+        image_size: Side of the images, in pixels.
+        multiple: ``image_size`` must be a multiple of this number.
+
+    Attributes:
+        gradient_checkpointing: Whether the activations are computed twice while training, which
+            saves memory; False at first.
 
     Raises:
-        ConfigError: it is not.
+        ConfigError: If ``image_size`` is not a multiple of ``multiple``.
     """
 
     name: ClassVar[str]
-    #: Whether ``loss`` asks its criterion; if not, that may be None.
+    #: Whether ``loss`` uses its criterion; if it does not, the criterion may be None.
     uses_criterion: ClassVar[bool] = True
-    #: Arguments that only ``decode`` reads; no trained weight depends on them.
+    #: Names of arguments that only ``decode`` uses; no trained weight depends on them.
     not_learned: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, image_size: int, multiple: int = 1) -> None:
         super().__init__()
         self.image_size = image_size
-        # while training: less memory, the activations are computed twice
         self.gradient_checkpointing = False
         if image_size % multiple:
             near = max(multiple, round(image_size / multiple) * multiple)
@@ -52,17 +55,23 @@ class BaseAutoencoder(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, images: Tensor) -> Any:
-        """What ``decode`` needs of the images: a tensor, or several."""
+        """Turn images ``(B, 3, H, W)`` into what ``decode`` needs: a tensor, or several."""
 
     @abstractmethod
     def decode(self, latent: Any) -> Tensor:
-        """Images ``(B, 3, H, W)`` in [-1, 1] from what ``encode`` gave."""
+        """Turn what ``encode`` returned into images ``(B, 3, H, W)`` in [-1, 1]."""
 
     def forward(self, images: Tensor) -> Tensor:
-        """Reconstructions ``(B, 3, H, W)`` in [-1, 1].
+        """Reconstruct images.
+
+        Args:
+            images: ``(B, 3, H, W)`` in [-1, 1].
+
+        Returns:
+            The reconstructions ``(B, 3, H, W)`` in [-1, 1].
 
         Raises:
-            ModelError: images of another shape.
+            ModelError: If the images have another shape.
         """
         self.check(images)
         if self.gradient_checkpointing and self.training:
@@ -70,9 +79,10 @@ class BaseAutoencoder(nn.Module, ABC):
             return self._checkpointed(self.decode, latent)
         return self.decode(self.encode(images))
 
-    def _checkpointed(self, part: Callable[[Any], Any], value: Any) -> Any:
+    def _checkpointed(self, function: Callable[[Any], Any], value: Any) -> Any:
+        """Apply ``function`` to ``value``, and compute its activations again when they are needed."""
         return checkpoint(
-            part,
+            function,
             value,
             use_reentrant=False,
             context_fn=lambda: (nullcontext(), self._recomputing()),
@@ -80,21 +90,23 @@ class BaseAutoencoder(nn.Module, ABC):
 
     @contextmanager
     def _recomputing(self) -> Iterator[None]:
-        """The second computation of the same batch leaves the running statistics alone: they have
-        seen it.
-        """
+        """Keep the running statistics unchanged: they have already seen this batch once."""
         norms = [module for module in self.modules() if isinstance(module, BATCH_NORMS)]
-        kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+        before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
         try:
             for norm in norms:
                 norm.momentum, norm.num_batches_tracked = 0.0, None
             yield
         finally:
-            for norm, (momentum, count) in zip(norms, kept, strict=True):
+            for norm, (momentum, count) in zip(norms, before, strict=True):
                 norm.momentum, norm.num_batches_tracked = momentum, count
 
     def check(self, images: Tensor) -> None:
-        """Refuse images of another shape."""
+        """Refuse images of another shape.
+
+        Raises:
+            ModelError: If the images are not ``(B, 3, image_size, image_size)``.
+        """
         expected = (3, self.image_size, self.image_size)
         if images.ndim != 4 or tuple(images.shape[1:]) != expected:
             raise ModelError(
@@ -104,8 +116,15 @@ class BaseAutoencoder(nn.Module, ABC):
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Tensor:
-        """Reconstructions without gradients, in evaluation mode: one image's does not depend on its
-        batch mates.
+        """Reconstruct images in evaluation mode, without gradients.
+
+        The reconstruction of an image does not depend on the other images of its batch.
+
+        Args:
+            images: ``(B, 3, H, W)`` in [-1, 1].
+
+        Returns:
+            The reconstructions ``(B, 3, H, W)`` in [-1, 1].
         """
         training = self.training
         try:
@@ -114,11 +133,17 @@ class BaseAutoencoder(nn.Module, ABC):
             self.train(training)
 
     def reconstruction_error(self, images: Tensor, reduction: str = "mean") -> Tensor:
-        """Squared error of the reconstructions: ``mean`` or ``sum`` of each image ``(B,)``,
-        ``none`` ``(B, 3, H, W)``.
+        """Compute the squared error of the reconstructions.
+
+        Args:
+            images: ``(B, 3, H, W)`` in [-1, 1].
+            reduction: ``mean`` or ``sum`` over the values of each image, or ``none``.
+
+        Returns:
+            ``(B,)``, or ``(B, 3, H, W)`` with ``none``.
 
         Raises:
-            ConfigError: another reduction.
+            ConfigError: If there is no such reduction.
         """
         if reduction not in ("mean", "sum", "none"):
             raise ConfigError(
@@ -127,22 +152,42 @@ class BaseAutoencoder(nn.Module, ABC):
         error = (self.reconstruct(images) - images).square()
         if reduction == "none":
             return error
-        of_image = error.flatten(1)
-        return of_image.sum(dim=1) if reduction == "sum" else of_image.mean(dim=1)
+        by_image = error.flatten(1)
+        return by_image.sum(dim=1) if reduction == "sum" else by_image.mean(dim=1)
 
     def loss(
-        self, inputs: Tensor, targets: Tensor, criterion: Criterion
+        self, inputs: Tensor, targets: Tensor, criterion: Criterion | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss (scalar) and its parts: how far ``inputs`` are reconstructed from ``targets``.
+        """Compute how far the reconstructions of ``inputs`` are from ``targets``.
 
         Args:
-            inputs: What the network sees, ``(B, 3, H, W)``; corrupted, or the targets themselves.
-            targets: What it should give.
-            criterion: Compares two batches of images; see ``uses_criterion``.
+            inputs: What the network sees, ``(B, 3, H, W)``: corrupted images, or the targets
+                themselves.
+            targets: What the network should return, ``(B, 3, H, W)``.
+            criterion: Compares reconstructions with targets; see ``uses_criterion``.
+
+        Returns:
+            The loss, a scalar, and its terms by name.
+
+        Raises:
+            ModelError: If the network needs a criterion and it is None.
         """
-        return criterion(self(inputs), targets)
+        return self.required(criterion)(self(inputs), targets)
+
+    def required(self, criterion: Criterion | None) -> Criterion:
+        """Return the criterion.
+
+        Raises:
+            ModelError: If it is None.
+        """
+        if criterion is None:
+            raise ModelError(
+                f"autoencoder {self.name}: expected a criterion for its loss, found None; pass one, for "
+                "instance of losses.build_loss"
+            )
+        return criterion
 
     @property
     def n_parameters(self) -> int:
-        """Number of trainable parameters."""
+        """The number of trainable parameters."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)

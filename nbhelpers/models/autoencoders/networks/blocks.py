@@ -1,6 +1,4 @@
-"""Parts that several autoencoders share: convolution pairs, up-convolutions, a bottleneck that is
-one vector.
-"""
+"""Blocks that several networks share: pairs of convolutions, enlargement, one vector as bottleneck."""
 
 from __future__ import annotations
 
@@ -9,7 +7,14 @@ from torch.nn import functional as F
 
 
 def double_conv(inputs: int, outputs: int, batch_norm: bool = True) -> nn.Sequential:
-    """Two 3 x 3 convolutions with ReLU; before a batch normalisation they need no bias."""
+    """Make two 3 x 3 convolutions, each with a ReLU.
+
+    Args:
+        inputs: Number of input channels.
+        outputs: Number of output channels of both convolutions.
+        batch_norm: Whether a batch normalisation follows each convolution, which then needs no
+            bias.
+    """
     layers: list[nn.Module] = []
     for width in (inputs, outputs):
         layers.append(nn.Conv2d(width, outputs, 3, padding=1, bias=not batch_norm))
@@ -20,11 +25,15 @@ def double_conv(inputs: int, outputs: int, batch_norm: bool = True) -> nn.Sequen
 
 
 class ResidualUp(nn.Module):
-    """``(B, inputs, h, w)`` to ``(B, outputs, 2h, 2w)``: nearest neighbours, then a residual pair
-    of convolutions.
+    """Enlarges maps ``(B, inputs, h, w)`` to ``(B, outputs, 2h, 2w)``.
 
-    Nearest neighbours and a convolution leave no chequerboard, as a strided transposed convolution
-    can (Odena et al. 2016).
+    The maps are enlarged by nearest neighbours; then comes a residual pair of convolutions. A
+    strided transposed convolution can leave a chequerboard pattern, this cannot (Odena et al.
+    2016).
+
+    Args:
+        inputs: Number of input channels.
+        outputs: Number of output channels.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -39,18 +48,24 @@ class ResidualUp(nn.Module):
         self.shortcut = nn.Conv2d(inputs, outputs, 1)
 
     def forward(self, maps: Tensor) -> Tensor:
-        # a 1 x 1 convolution and nearest neighbours commute; in this order it sees a quarter of the
-        # pixels
-        larger, shortcut = (F.interpolate(x, scale_factor=2.0) for x in (maps, self.shortcut(maps)))
+        larger = F.interpolate(maps, scale_factor=2.0)
+        # a 1 x 1 convolution and nearest neighbours commute, and here it sees a quarter of the pixels
+        shortcut = F.interpolate(self.shortcut(maps), scale_factor=2.0)
         return F.relu(self.pair(larger) + shortcut)
 
 
 class ToVector(nn.Sequential):
-    """``(B, channels, side, side)`` to ``(B, size)``: fewer channels by a 1 x 1 convolution, then a
-    linear layer.
+    """Turns maps ``(B, channels, side, side)`` into vectors ``(B, size)``.
 
-    Without the convolution the linear layer alone would have channels * side^2 * size weights: 134
-    million for 512 channels, a side of 16 and 1024 numbers.
+    A 1 x 1 convolution reduces the channels, then comes a linear layer. Without the convolution the
+    linear layer would have channels * side^2 * size weights: 134 million for 512 channels, a side
+    of 16 and vectors of 1024 numbers.
+
+    Args:
+        channels: Number of channels of the maps.
+        side: Height and width of the maps.
+        size: Length of the vectors.
+        thin: Number of channels after the convolution.
     """
 
     def __init__(self, channels: int, side: int, size: int, thin: int = 32) -> None:
@@ -60,7 +75,14 @@ class ToVector(nn.Sequential):
 
 
 class FromVector(nn.Sequential):
-    """``(B, size)`` to ``(B, channels, side, side)``: the way of ``ToVector`` back."""
+    """Turns vectors ``(B, size)`` into maps ``(B, channels, side, side)``, as ``ToVector`` reversed.
+
+    Args:
+        channels: Number of channels of the maps.
+        side: Height and width of the maps.
+        size: Length of the vectors.
+        thin: Number of channels before the convolution.
+    """
 
     def __init__(self, channels: int, side: int, size: int, thin: int = 32) -> None:
         super().__init__(

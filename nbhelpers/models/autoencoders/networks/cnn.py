@@ -1,6 +1,4 @@
-"""A plain convolutional autoencoder: strided convolutions down to a small map, transposed ones
-back.
-"""
+"""A convolutional autoencoder: strided convolutions to a small map, and transposed ones back."""
 
 from __future__ import annotations
 
@@ -13,17 +11,17 @@ from nbhelpers.models.autoencoders.pixels import PIXELS
 
 
 class CnnAutoencoder(BaseAutoencoder):
-    """Strided convolutions to ``(latent, h, w)``, h = w = image_size / 2^(stages + 1), and their
-    mirror image.
+    """Strided convolutions to a latent map, and their mirror image back.
 
-    The latent map holds latent / (3 * 4^(stages + 1)) numbers a pixel value: with the default sizes
-    a sixth.
+    The latent map is ``(latent, h, w)`` with h = w = image_size / 2^(stages + 1). It holds
+    latent / (3 * 4^(stages + 1)) numbers per pixel value, which is one sixth with the default
+    sizes.
 
     Args:
-        image_size: Side of the images, pixels; a multiple of 2^(stages + 1).
-        channels: Of each stage.
-        latent: Channels of the bottleneck map.
-        dropout: Share of the bottleneck's maps that is dropped while training.
+        image_size: Side of the images, in pixels; a multiple of 2^(stages + 1).
+        channels: Number of channels of each stage.
+        latent: Number of channels of the latent map.
+        dropout: Share of the latent map's channels that is dropped while training, in [0, 1).
     """
 
     name = "cnn"
@@ -53,9 +51,11 @@ class CnnAutoencoder(BaseAutoencoder):
         )
 
     def encode(self, images: Tensor) -> Tensor:
+        """Compute the latent map ``(B, latent, h, w)``."""
         return self.encoder(images)
 
     def decode(self, latent: Tensor) -> Tensor:
+        """Turn the latent map into images ``(B, 3, H, W)`` in [-1, 1]."""
         return self.decoder(latent)
 
 

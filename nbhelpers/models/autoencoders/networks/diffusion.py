@@ -1,6 +1,4 @@
-"""Diffusion as an autoencoder: noise an image part of the way, let the network take the noise out
-again, compare.
-"""
+"""A diffusion model as an autoencoder: it adds noise to an image and removes the noise again."""
 
 from __future__ import annotations
 
@@ -20,39 +18,40 @@ from nbhelpers.models.autoencoders.networks.base import BaseAutoencoder, Criteri
 from nbhelpers.models.autoencoders.similarity import at_least_float32
 
 SAMPLERS = {"ddim": DDIMScheduler, "ddpm": DDPMScheduler}
-#: Steps whose mean is the loss in evaluation mode, in shares of all.
+#: The steps over which the loss is averaged in evaluation mode, as shares of all steps.
 EVALUATED = (0.125, 0.375, 0.625, 0.875)
 
 
 class DiffusionAutoencoder(BaseAutoencoder):
-    """A U-Net that predicts noise (DDPM, Ho et al. 2020); an image is reconstructed from its own
-    noised self.
+    """A U-Net that predicts noise (DDPM, Ho et al. 2020).
 
-    Noise hides what is smaller than it and leaves the rest, so the reconstruction depends on the
-    image, the less the higher ``noise_to`` (AnoDDPM, Wyatt et al. 2022). The betas rise linearly
-    from 0.1 / timesteps to 20 / timesteps, with 1000 steps Ho's 0.0001 to 0.02. There is no
-    encoder: the latent is the image.
+    To reconstruct an image, noise is added to it and then removed step by step. The noise hides
+    structures that are weaker than it and leaves the others, so the reconstruction still depends on
+    the image; the higher ``noise_to`` is, the less it does (AnoDDPM, Wyatt et al. 2022). The betas
+    rise linearly from 0.1 / timesteps to 20 / timesteps; with 1000 steps these are the 0.0001 and
+    0.02 of Ho et al. There is no encoder: the latent is the image.
 
     Args:
-        image_size: Side of the images, pixels; a multiple of 2^(levels - 1).
-        dim: Channels of the first level; a multiple of 8.
-        mults: Channels of each level in units of ``dim``.
-        timesteps: Steps of the noising process, more than 20.
-        noise_to: The step up to which an image is noised before it is reconstructed, 1 to
+        image_size: Side of the images, in pixels; a multiple of 2^(levels - 1).
+        dim: Number of channels of the first level; a multiple of 8.
+        mults: Number of channels of each level, in units of ``dim``.
+        timesteps: Number of steps of the noising process, more than 20.
+        noise_to: The step up to which noise is added before an image is reconstructed, from 1 to
             ``timesteps``.
-        steps: Denoising steps of a reconstruction, evenly from ``noise_to`` to 0, 1 to
-            ``noise_to``.
+        steps: Number of denoising steps of a reconstruction, evenly spaced from ``noise_to`` to 0;
+            from 1 to ``noise_to``.
         sampler: ``ddim`` (Song et al. 2021) or ``ddpm``.
-        eta: Fresh noise in each step of ``ddim``: 0 is none, 1 as much as ``ddpm`` adds.
+        eta: How much fresh noise each step of ``ddim`` adds, in [0, 1]: 0 adds none, 1 adds as much
+            as ``ddpm``.
 
     Raises:
-        ConfigError: a setting out of range.
+        ConfigError: If a setting is out of range.
     """
 
     name = "diffusion"
     uses_criterion = False
     not_learned = frozenset({"noise_to", "steps", "sampler", "eta"})
-    SEED = 0  # of the noise that reconstructs, and of the loss in evaluation mode
+    SEED = 0  # of the noise of reconstructions, and of the loss in evaluation mode
 
     def __init__(
         self,
@@ -79,61 +78,64 @@ class DiffusionAutoencoder(BaseAutoencoder):
                     f"autoencoder {self.name} {setting}: expected {expected}, found {value!r}; change it "
                     f"in autoencoder.networks.{self.name}"
                 )
-        self.timesteps, self.noise_to, self.steps, self.sampler, self.eta = (
-            timesteps,
-            noise_to,
-            steps,
-            sampler,
-            eta,
-        )
+        self.timesteps = timesteps
+        self.noise_to = noise_to
+        self.steps = steps
+        self.sampler = sampler
+        self.eta = eta
         self.process = DDPMScheduler(timesteps, beta_start=0.1 / timesteps, beta_end=20 / timesteps)
         widths = [dim * mult for mult in mults]
         self.predictor = UNet2DModel(
             sample_size=image_size,
             block_out_channels=widths,
             layers_per_block=1,
-            norm_num_groups=math.gcd(
-                32, dim // 4
-            ),  # of four channels or more, whatever the multiple
+            norm_num_groups=math.gcd(32, dim // 4),  # so each group has four channels or more
             down_block_types=["DownBlock2D"] * len(mults),
             up_block_types=["UpBlock2D"] * len(mults),
             attention_head_dim=math.gcd(64, widths[-1]),  # in the middle block only
         )
 
     def encode(self, images: Tensor) -> Tensor:
-        """The images as they are."""
+        """Return the images unchanged."""
         return images
 
     @torch.no_grad()
     def decode(self, latent: Tensor) -> Tensor:
-        """Noise to step ``noise_to`` and denoise; never with gradients: training goes by ``loss``
-        alone.
+        """Add noise up to step ``noise_to`` and remove it again.
 
-        Every image gets the same noise, so its result does not depend on its batch mates or on the
-        call.
+        No gradients are computed, since training uses ``loss`` only. Every image gets the same
+        noise, so a reconstruction depends neither on the other images of its batch nor on the call.
+
+        Args:
+            latent: Images ``(B, 3, H, W)`` in [-1, 1].
         """
         generators = [_generator(self.SEED) for _ in latent]
-        return self._denoise(
-            self._noised(latent, self.noise_to, generators)[0],
-            self.noise_to,
-            self.steps,
-            generators,
-        )
+        noisy = self._noised(latent, self.noise_to, generators)
+        return self._denoise(noisy, self.noise_to, self.steps, generators)
 
     def loss(
         self, inputs: Tensor, targets: Tensor, criterion: Criterion | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean squared error of the predicted noise (Ho et al. 2020, eq. 14), which is the only
-        part, "noise".
+        """Compute the mean squared error of the predicted noise (Ho et al. 2020, eq. 14).
 
-        Neither ``inputs`` nor ``criterion`` is used: the noise is the corruption, and no image is
-        reconstructed. While training, steps and noise are drawn from torch's global generator. In
-        evaluation mode each image is measured at the same four steps with the same noise, so that
-        two epochs can be compared.
+        While training, steps and noise are drawn from torch's global generator. In evaluation mode
+        each image is measured at the same four steps with the same noise, so that epochs can be
+        compared.
+
+        Args:
+            inputs: Not used: the noise already corrupts the images.
+            targets: The images ``(B, 3, H, W)`` in [-1, 1].
+            criterion: Not used: no image is reconstructed.
+
+        Returns:
+            The loss, a scalar, and its only term, "noise".
+
+        Raises:
+            ModelError: If the images have another shape.
         """
         self.check(targets)
         if self.training:
-            # the library's own checkpointing, which knows the blocks
+            # diffusers has its own checkpointing, block by block
             if self.gradient_checkpointing:
                 self.predictor.enable_gradient_checkpointing()
             else:
@@ -147,36 +149,34 @@ class DiffusionAutoencoder(BaseAutoencoder):
                 targets.device,
                 targets.dtype,
             )
-            steps = [
-                torch.full(
-                    (len(targets),), math.ceil(self.timesteps * share), device=targets.device
-                )
-                for share in EVALUATED
-            ]
-            error = torch.stack([self._noise_error(targets, step, noise) for step in steps]).mean()
+            errors = []
+            for share in EVALUATED:
+                step = math.ceil(self.timesteps * share)
+                steps = torch.full((len(targets),), step, device=targets.device)
+                errors.append(self._noise_error(targets, steps, noise))
+            error = torch.stack(errors).mean()
         return error, {"noise": error}
 
     def _noise_error(self, images: Tensor, steps: Tensor, noise: Tensor) -> Tensor:
+        """Compute the mean squared error of the noise that is predicted at ``steps`` ``(B,)``."""
         predicted = self.predictor(
             self.process.add_noise(images, noise, steps - 1), steps - 1
         ).sample
         return F.mse_loss(at_least_float32(predicted), at_least_float32(noise))
 
-    def _noised(
-        self, images: Tensor, step: int, generators: list[torch.Generator]
-    ) -> tuple[Tensor, Tensor]:
-        """The images at a step from 1 on, and the noise in them."""
+    def _noised(self, images: Tensor, step: int, generators: list[torch.Generator]) -> Tensor:
+        """Add the noise of a step, counted from 1, to the images."""
         noise = randn_tensor(images.shape, generators, images.device, images.dtype)
-        return self.process.add_noise(images, noise, torch.full((len(images),), step - 1)), noise
+        return self.process.add_noise(images, noise, torch.full((len(images),), step - 1))
 
     def _denoise(
         self, images: Tensor, start: int, steps: int, generators: list[torch.Generator]
     ) -> Tensor:
-        """From step ``start`` to 0 by way of ``steps`` evenly spaced steps.
+        """Remove the noise from step ``start`` to 0, in ``steps`` evenly spaced steps.
 
-        Those steps are a process of their own, with betas that give the same noise levels (Nichol
-        and Dhariwal 2021, section 4): the library's own spacing can neither start anywhere nor end
-        at 0 from any number of steps.
+        These steps form a separate process, whose betas give the same noise levels (Nichol and
+        Dhariwal 2021, section 4). The spacings of diffusers cannot start at any step and end at 0
+        with any number of steps.
         """
         chain = torch.tensor([start * (i + 1) // steps for i in range(steps)])
         levels = self.process.alphas_cumprod.cpu().double()[chain - 1]

@@ -1,4 +1,4 @@
-"""Autoencoders by name."""
+"""Networks by the name of their architecture."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from nbhelpers.models.autoencoders.networks.base import BaseAutoencoder
 
 
 def architecture_class(architecture: str) -> type[BaseAutoencoder]:
-    """The class of an architecture.
+    """Return the class of an architecture.
 
     Raises:
-        ConfigError: unknown architecture.
+        ConfigError: If there is no such architecture.
     """
     if architecture not in ARCHITECTURES:
         close = difflib.get_close_matches(architecture, ARCHITECTURES, n=1)
@@ -30,19 +30,18 @@ def architecture_class(architecture: str) -> type[BaseAutoencoder]:
 def build_network(
     architecture: str, image_size: int, seed: int = 42, **sizes: Any
 ) -> BaseAutoencoder:
-    """An untrained network, its weights drawn from ``seed``; the global generator is left as it
-    was.
+    """Build an untrained network; the global random generator is left unchanged.
 
     Args:
         architecture: One of ``ARCHITECTURES``.
-        image_size: Side of the images, pixels.
-        seed: Of the first weights.
-        sizes: The architecture's own arguments; its defaults are the published ones.
+        image_size: Side of the images, in pixels.
+        seed: Seed of the initial weights.
+        **sizes: Arguments of the architecture's class; its defaults are the published ones.
 
     Raises:
-        ConfigError: unknown architecture, or a size that does not fit.
+        ConfigError: If there is no such architecture, or a size does not fit.
     """
     network = architecture_class(architecture)
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed those of GPUs too
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed GPUs as well
         return network(image_size, **sizes)

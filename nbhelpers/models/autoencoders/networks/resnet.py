@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import timm
 from torch import Tensor, nn
@@ -14,19 +15,19 @@ from nbhelpers.models.autoencoders.pixels import PIXELS
 
 
 class ResNetAutoencoder(BaseAutoencoder):
-    """timm's ResNet, untrained, without its classifier, to ``latent`` numbers; five residual blocks
-    back to full size.
+    """One of timm's ResNets as the encoder, a vector, and five residual blocks as the decoder.
 
-    The vector knows no place, so nothing can be copied: with the default, 192 values at 256 px
-    share a number.
+    The ResNet is untrained and has no classifier. The vector has no spatial grid, so the network
+    cannot simply copy pixels: with the default length there are 192 pixel values of a 256 px image
+    per number.
 
     Args:
-        image_size: Side of the images, pixels; a multiple of 32.
-        backbone: One of timm's ResNets.
+        image_size: Side of the images, in pixels; a multiple of 32.
+        backbone: Name of one of timm's ResNets.
         latent: Length of the vector.
 
     Raises:
-        ConfigError: timm has no such ResNet.
+        ConfigError: If timm has no such ResNet.
     """
 
     name = "resnet"
@@ -39,12 +40,12 @@ class ResNetAutoencoder(BaseAutoencoder):
                 f"autoencoder {self.name} backbone: expected one of timm's ResNets, found {backbone!r}; "
                 "choose for instance resnet18 or resnet34"
             )
-        body = timm.create_model(backbone, pretrained=False, num_classes=0, global_pool="")
-        channels, side = body.num_features, image_size // 32
+        # typed as Any, since nn.Module knows nothing of timm's num_features
+        body: Any = timm.create_model(backbone, pretrained=False, num_classes=0, global_pool="")
+        channels, side = int(body.num_features), image_size // 32
         self.encoder = nn.Sequential(body, ToVector(channels, side, latent))
-        widths = [
-            max(16, min(channels, 512) >> level) for level in range(6)
-        ]  # a resnet50 ends in 2048 channels
+        # each block halves the channels; at most 512 at first, since a resnet50 ends in 2048
+        widths = [max(16, min(channels, 512) // 2**level) for level in range(6)]
         self.decoder = nn.Sequential(
             FromVector(widths[0], side, latent),
             *(ResidualUp(a, b) for a, b in itertools.pairwise(widths)),
@@ -53,8 +54,9 @@ class ResNetAutoencoder(BaseAutoencoder):
         )
 
     def encode(self, images: Tensor) -> Tensor:
-        """``(B, latent)``."""
+        """Compute the vectors ``(B, latent)``."""
         return self.encoder(images)
 
     def decode(self, latent: Tensor) -> Tensor:
+        """Turn the vectors into images ``(B, 3, H, W)`` in [-1, 1]."""
         return self.decoder(latent)

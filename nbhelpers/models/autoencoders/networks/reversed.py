@@ -1,6 +1,4 @@
-"""A Reversed Autoencoder: a deep encoder, a vector, a shallow decoder, and a loss that the encoder
-itself measures.
-"""
+"""A Reversed Autoencoder: a deep encoder, a vector, a shallow decoder, and a loss of embeddings."""
 
 from __future__ import annotations
 
@@ -20,20 +18,22 @@ from nbhelpers.models.autoencoders.similarity import at_least_float32
 
 
 class ReversedAutoencoder(BaseAutoencoder):
-    """Pseudo-healthy reconstructions after Bercea et al. ("Generalizing Unsupervised Anomaly
-    Detection", MIDL 2023).
+    """Pseudo-healthy reconstructions, after Bercea et al.
 
-    The reconstruction is encoded once more, and its embeddings shall be those of the image:
-    likeness is asked for where the network sees it, not pixel by pixel. Of the paper's training the
-    variational and the adversarial part (a soft-introspective encoder) are left out; so a
-    reconstruction need not look healthy by construction, it only cannot show what no normal image
-    taught the decoder. No skips, and the vector knows no place.
+    The reconstruction is encoded once more, and the embeddings of image and reconstruction should
+    match: the two are compared in the network's features, not only pixel by pixel. The variational
+    and the adversarial terms of the paper's training (a soft-introspective encoder) are left out.
+    So nothing forces a reconstruction to look healthy; the decoder only cannot show what it has not
+    learned from normal images. There are no skips, and the vector has no spatial grid.
+
+    Source: Bercea et al., "Generalizing Unsupervised Anomaly Detection", MIDL 2023.
 
     Args:
-        image_size: Side of the images, pixels; a multiple of 2^stages.
-        channels: Of each stage; two convolutions a stage in the encoder, one in the decoder.
+        image_size: Side of the images, in pixels; a multiple of 2^stages.
+        channels: Number of channels of each stage. A stage of the encoder has two convolutions, a
+            stage of the decoder has one.
         bottleneck: Length of the vector.
-        similarity: Weight of ``embedding_difference`` in the loss; 0 leaves it out.
+        similarity: Weight of ``embedding_difference`` in the loss; 0 leaves that term out.
     """
 
     name = "reversed"
@@ -65,41 +65,57 @@ class ReversedAutoencoder(BaseAutoencoder):
         )
 
     def encode(self, images: Tensor) -> Tensor:
-        """``(B, bottleneck)``."""
+        """Compute the vectors ``(B, bottleneck)``."""
         return self.encoder(images)[-1]
 
     def decode(self, latent: Tensor) -> Tensor:
+        """Turn the vectors into images ``(B, 3, H, W)`` in [-1, 1]."""
         return self.decoder(latent)
 
     def loss(
-        self, inputs: Tensor, targets: Tensor, criterion: Criterion
+        self, inputs: Tensor, targets: Tensor, criterion: Criterion | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The criterion's loss and ``similarity`` times ``embedding_difference``, which is the part
-        "similarity".
+        """Compute the criterion's loss plus ``similarity`` times ``embedding_difference``.
 
-        As the measure the encoder is fixed, or it could shrink its embeddings instead; that part's
-        gradients reach it by way of the reconstruction alone.
+        The second is the term "similarity". Its embeddings come from an encoder with fixed weights:
+        otherwise the encoder could shrink all embeddings instead. So the gradients of that term
+        reach the encoder only through the reconstruction.
+
+        Args:
+            inputs: What the network sees, ``(B, 3, H, W)``.
+            targets: What the network should return, ``(B, 3, H, W)``.
+            criterion: Compares reconstructions with targets.
+
+        Returns:
+            The loss, a scalar, and its terms by name.
+
+        Raises:
+            ModelError: If the criterion is None.
         """
         reconstructions = self(inputs)
-        total, parts = criterion(reconstructions, targets)
+        total, terms = self.required(criterion)(reconstructions, targets)
         if not self.similarity:
-            return total, parts
+            return total, terms
         with torch.no_grad():
-            of_targets = self.encoder(targets)
+            target_embeddings = self.encoder(targets)
         fixed = {name: weight.detach() for name, weight in self.encoder.named_parameters()}
-        difference = embedding_difference(
-            of_targets, functional_call(self.encoder, fixed, (reconstructions,))
-        )
-        return total + self.similarity * difference, {**parts, "similarity": difference}
+        embeddings = functional_call(self.encoder, fixed, (reconstructions,))
+        difference = embedding_difference(target_embeddings, embeddings)
+        return total + self.similarity * difference, {**terms, "similarity": difference}
 
 
 def embedding_difference(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
-    """Mean over the scales of 1 - cosine + half the mean squared difference (the paper's sum over
-    them).
+    """Average 1 - cosine + half the mean squared difference over the scales.
+
+    The paper takes the sum over the scales instead of the mean.
 
     Args:
-        first, second: Embeddings ``(B, ...)``, scale by scale; each image's is one vector for the
-            cosine.
+        first: Embeddings ``(B, ...)`` of the images, one tensor per scale. For the cosine the
+            embedding of an image is flattened to one vector.
+        second: Embeddings of the reconstructions, with the same shapes.
+
+    Returns:
+        A scalar, 0 or more.
     """
     terms = []
     for a, b in zip(first, second, strict=True):
@@ -109,7 +125,13 @@ def embedding_difference(first: Sequence[Tensor], second: Sequence[Tensor]) -> T
 
 
 class _Encoder(nn.Module):
-    """``(B, 3, H, W)`` to the maps of each stage, and the vector as last."""
+    """Encodes images ``(B, 3, H, W)``; returns the maps of each stage and, as the last, the vector.
+
+    Args:
+        channels: Number of channels of each stage.
+        side: Height and width of the last stage's maps.
+        size: Length of the vector.
+    """
 
     def __init__(self, channels: Sequence[int], side: int, size: int) -> None:
         super().__init__()
@@ -132,7 +154,9 @@ class _Encoder(nn.Module):
 
 
 def _normalise(channels: int) -> tuple[nn.Module, ...]:
-    """Group normalisation: batch statistics would mix images and reconstructions, which the encoder
-    both sees.
+    """Make a group normalisation and an activation.
+
+    Batch normalisation would mix the statistics of images and reconstructions, since the encoder
+    sees both.
     """
     return nn.GroupNorm(math.gcd(4, channels), channels), nn.LeakyReLU(0.2)

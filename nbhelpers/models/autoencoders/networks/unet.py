@@ -1,4 +1,4 @@
-"""A U-Net of any width and depth, with skip connections or without them."""
+"""A U-Net of any width and depth, with or without skip connections."""
 
 from __future__ import annotations
 
@@ -16,19 +16,21 @@ from nbhelpers.models.autoencoders.pixels import PIXELS
 
 
 class UNetAutoencoder(BaseAutoencoder):
-    """U-Net (Ronneberger et al. 2015): one stage per width, each at half the resolution, a
-    bottleneck of twice the last width, and the same stages back.
+    """U-Net (Ronneberger et al. 2015).
 
-    With skips the network can copy its input, defects included: train it on corrupted images.
-    Without them everything passes through the bottleneck, which with the default widths holds 4/3
-    numbers per pixel value; that is not a compression, only a coarse grid.
+    It has one stage per width, each at half the resolution of the one before, a bottleneck of twice
+    the last width, and the same stages back.
+
+    With skips the network can copy its input including the defects, so train it on corrupted
+    images. Without skips everything passes through the bottleneck. With the default widths this
+    holds 4/3 numbers per pixel value: it does not compress the image, it only has a coarser grid.
 
     Args:
-        image_size: Side of the images, pixels; a multiple of 2^stages.
-        channels: Width of each stage, from full resolution down.
-        skips: Whether a stage of the decoder also sees the encoder's maps of its size. Without, its
-            convolutions take the upsampled maps alone.
-        dropout: Share of the bottleneck's maps that is dropped while training.
+        image_size: Side of the images, in pixels; a multiple of 2^stages.
+        channels: Number of channels of each stage, from the full resolution downwards.
+        skips: Whether a stage of the decoder also sees the encoder's maps of the same size. If not,
+            its convolutions see the enlarged maps only.
+        dropout: Share of the bottleneck's channels that is dropped while training, in [0, 1).
     """
 
     name = "unet"
@@ -49,7 +51,7 @@ class UNetAutoencoder(BaseAutoencoder):
             double_conv(a, b, self.batch_norm) for a, b in itertools.pairwise(widths[:-1])
         )
         self.bottleneck = nn.Sequential(
-            double_conv(*widths[-2:], self.batch_norm), nn.Dropout2d(dropout)
+            double_conv(channels[-1], 2 * channels[-1], self.batch_norm), nn.Dropout2d(dropout)
         )
         back = list(itertools.pairwise(reversed(widths[1:])))
         self.up = nn.ModuleList(nn.ConvTranspose2d(a, b, 2, 2) for a, b in back)
@@ -59,8 +61,11 @@ class UNetAutoencoder(BaseAutoencoder):
         self.head = nn.Sequential(nn.Conv2d(channels[0], 3, 1), PIXELS.activation())
 
     def encode(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The bottleneck's map, and what the skips carry, from large to small; nothing without
-        skips.
+        """Compute the bottleneck's maps and the maps that the skips carry.
+
+        Returns:
+            Maps ``(B, C, h, w)``, and a list of the encoder's maps from large to small; the list is
+            empty without skips.
         """
         maps, carried = images, []
         for stage in self.down:
@@ -70,6 +75,7 @@ class UNetAutoencoder(BaseAutoencoder):
         return self.bottleneck(maps), carried if self.skips else []
 
     def decode(self, latent: tuple[Tensor, list[Tensor]]) -> Tensor:
+        """Turn what ``encode`` returned into images ``(B, 3, H, W)`` in [-1, 1]."""
         maps, carried = latent
         for level, (up, merge) in enumerate(zip(self.up, self.merge, strict=True), start=1):
             maps = up(maps)

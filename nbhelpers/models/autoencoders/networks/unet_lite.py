@@ -1,4 +1,4 @@
-"""A small U-Net of three stages: the one that the study's first results were made with."""
+"""A small U-Net of three stages, with which the study's first results were made."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from nbhelpers.models.autoencoders.networks.unet import UNetAutoencoder
 
 
 class AutoencoderUNetLite(UNetAutoencoder):
-    """A U-Net of widths base, 2 base, 4 base and a bottleneck of 8 base, without normalisation or
-    dropout.
+    """A U-Net of three stages without batch normalisation and dropout.
 
-    7 697 475 parameters with base 64; 1 925 667 with base 32.
+    Its stages have base, 2 base and 4 base channels, and its bottleneck 8 base. It has 7 697 475
+    parameters with base 64, and 1 925 667 with base 32.
 
     Args:
-        image_size: Side of the images, pixels; a multiple of 8.
-        base: Channels of the first stage.
+        image_size: Side of the images, in pixels; a multiple of 8.
+        base: Number of channels of the first stage.
     """
 
     name = "unet_lite"

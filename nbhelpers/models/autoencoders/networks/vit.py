@@ -1,12 +1,12 @@
-"""A vision transformer as autoencoder: patches to tokens, transformer blocks, tokens back to
-patches.
-"""
+"""A vision transformer as an autoencoder: patches become tokens, and tokens become patches again."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from timm.layers import PatchEmbed, build_sincos2d_pos_embed
-from timm.models.vision_transformer import Block
+from timm.models.vision_transformer import Attention, Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -16,27 +16,30 @@ from nbhelpers.models.autoencoders.pixels import PIXELS
 
 
 class VitAutoencoder(BaseAutoencoder):
-    """Encoder and decoder of pre-normalised blocks (Dosovitskiy et al. 2021) on a token a patch.
+    """An encoder and a decoder of transformer blocks, with one token per patch.
 
-    Attention runs over the tokens of one image. Positions are the fixed sines and
-    cosines of MAE (He et al. 2022), added before the encoder and again before the decoder. A token
-    of the default width holds as many numbers as its patch has values, so a patch can be copied.
+    The blocks normalise their input (Dosovitskiy et al. 2021), and attention runs over the tokens of
+    one image. The positions are the fixed sines and cosines of MAE (He et al. 2022); they are added
+    before the encoder and again before the decoder. A token of the default width holds as many
+    numbers as its patch has pixel values, so the network can copy a patch.
 
     Args:
-        image_size: Side of the images, pixels; a multiple of ``patch``.
-        patch: Side of a patch, pixels.
+        image_size: Side of the images, in pixels; a multiple of ``patch``.
+        patch: Side of a patch, in pixels.
         dim: Width of a token; a multiple of 4 and of ``heads``.
-        depth: Blocks of the encoder.
-        decoder_depth: Blocks of the decoder.
-        heads: Of each attention.
-        mlp_ratio: Hidden units of a block's perceptron in widths of a token.
-        dropout: Of the tokens, the attention and the perceptrons while training.
+        depth: Number of blocks of the encoder.
+        decoder_depth: Number of blocks of the decoder.
+        heads: Number of heads of each attention.
+        mlp_ratio: Number of hidden units of a block's perceptron, in units of ``dim``.
+        dropout: Share of the tokens' values, of the attention and of the perceptrons' outputs that
+            is dropped while training, in [0, 1).
 
     Raises:
-        ConfigError: a width that heads or positions do not divide.
+        ConfigError: If ``dim`` is not a multiple of 4 and of ``heads``.
     """
 
     name = "vit"
+    positions: Tensor
 
     def __init__(
         self,
@@ -67,10 +70,11 @@ class VitAutoencoder(BaseAutoencoder):
                 nn.LayerNorm(dim),
             )
 
-        self.patch, self.side = patch, image_size // patch
+        self.patch = patch
         self.embed = PatchEmbed(image_size, patch, 3, dim)
+        side = image_size // patch
         self.register_buffer(
-            "positions", build_sincos2d_pos_embed([self.side, self.side], dim), persistent=False
+            "positions", build_sincos2d_pos_embed([side, side], dim), persistent=False
         )
         self.dropout = nn.Dropout(dropout)
         self.encoder, self.decoder = blocks(depth), blocks(decoder_depth)
@@ -78,31 +82,35 @@ class VitAutoencoder(BaseAutoencoder):
         self.activation = PIXELS.activation()
 
     def _tokens(self, images: Tensor) -> Tensor:
+        """Turn images into tokens ``(B, N, dim)``, N = (image_size / patch)^2, row by row."""
         return self.dropout(self.embed(images) + self.positions)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Tokens ``(B, N, dim)``, row by row."""
+        """Compute the encoded tokens ``(B, N, dim)``, row by row."""
         return self.encoder(self._tokens(images))
 
     def decode(self, latent: Tensor) -> Tensor:
-        values = self.activation(
-            self.head(self.decoder(latent + self.positions))
-        )  # (B, N, 3 * patch^2)
+        """Turn encoded tokens into images ``(B, 3, H, W)`` in [-1, 1]."""
+        tokens = self.decoder(latent + self.positions)  # (B, N, dim)
+        values = self.activation(self.head(tokens))  # (B, N, 3 * patch^2)
         return F.fold(values.mT, self.image_size, self.patch, stride=self.patch)
 
     @torch.no_grad()
     def attention(self, images: Tensor, layer: int = -1) -> Tensor:
-        """How much each token of the encoder looks at each other one, in evaluation mode.
+        """Compute how much each token of the encoder attends to each other token.
+
+        The network is in evaluation mode meanwhile.
 
         Args:
             images: ``(B, 3, H, W)`` in [-1, 1].
-            layer: Block of the encoder, from 0; negative from the last.
+            layer: Number of the encoder's block, from 0; a negative one counts from the last.
 
         Returns:
-            ``(B, heads, N, N)``; a row (the token that looks) sums to 1.
+            ``(B, heads, N, N)``. Each row, the weights of one attending token, sums to 1.
 
         Raises:
-            ConfigError: no such block.
+            ConfigError: If there is no such block.
+            ModelError: If the images have another shape.
         """
         self.check(images)
         blocks = self.encoder[:-1]  # the last is a normalisation
@@ -114,16 +122,22 @@ class VitAutoencoder(BaseAutoencoder):
         training = self.training
         try:
             self.eval()
-            block = blocks[layer]
+            block: Any = blocks[layer]  # one of timm's; nn.Module does not declare its attributes
             tokens = block.norm1(blocks[: layer % len(blocks)](self._tokens(images)))
             return attention_weights(block.attn, tokens)
         finally:
             self.train(training)
 
 
-def attention_weights(attention: nn.Module, tokens: Tensor) -> Tensor:
-    """Weights ``(B, heads, N, N)`` that timm's ``Attention`` gives ``(B, N, dim)`` tokens; it does
-    not return them.
+def attention_weights(attention: Attention, tokens: Tensor) -> Tensor:
+    """Compute the weights that timm's ``Attention`` uses but does not return.
+
+    Args:
+        attention: The attention of a block.
+        tokens: ``(B, N, dim)``, the input of the attention.
+
+    Returns:
+        ``(B, heads, N, N)``; each row sums to 1.
     """
     batch, count, _ = tokens.shape
     queries, keys, _ = (

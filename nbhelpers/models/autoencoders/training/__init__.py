@@ -1,3 +1,4 @@
-"""Training of autoencoders by Lightning: exact resume, held-out images, corruption, trackers; see
-``trainer.train``.
+"""Training of autoencoders by Lightning: exact resume, held-out images, corruption, trackers.
+
+Start with ``trainer.train``.
 """

@@ -1,4 +1,4 @@
-"""What happens at the end of each epoch: history, progress, checkpoints."""
+"""What happens at the end of each epoch: the history, the progress bar, the checkpoints."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import lightning.pytorch as lightning
 import pandas as pd
 import torch
-from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
+from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from tqdm import tqdm
 
@@ -20,37 +20,42 @@ METRICS, LAST = "metrics.csv", "last.ckpt"
 
 
 class WholeFiles(TorchCheckpointIO):
-    """Checkpoints are there whole or not at all; Lightning's own way builds each in memory first,
-    at three times the time.
+    """Writes checkpoints atomically.
+
+    Lightning's own way builds each checkpoint in memory first, which takes three times as long.
     """
 
     def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: Path, storage_options: Any = None
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
+        """Write the checkpoint to a temporary name and rename it to ``path``."""
         with replacing(Path(path)) as temporary:
             torch.save(checkpoint, temporary)
 
 
 class History(Callback):
-    """One row an epoch, written at its end as JSON and CSV, to the trackers, and to the bar on the
-    standard error.
+    """One row per epoch, written at its end as JSON and CSV, to the trackers and to the progress bar.
 
     Args:
         folder: Where the two files go.
 
     Attributes:
-        rows: See ``trainer.Trained``. They are part of the checkpoints, so a resumed training has
-            them all.
+        rows: One dictionary per epoch; see ``trainer.Trained``. The checkpoints hold them, so a
+            resumed training has all of them.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.rows = folder, []
-        self._started, self._bar = 0.0, None
+        self.folder = folder
+        self.rows: list[dict[str, float]] = []
+        self._started = 0.0
+        self._bar = tqdm(disable=True)  # shows nothing; ``on_train_start`` replaces it
 
     def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint must hold of the history."""
         return {"rows": self.rows}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what ``state_dict`` returned."""
         self.rows = list(state["rows"])
 
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
@@ -66,8 +71,9 @@ class History(Callback):
     def on_train_epoch_end(
         self, trainer: lightning.Trainer, module: lightning.LightningModule
     ) -> None:
+        epoch = trainer.current_epoch + 1
         row = {
-            "epoch": trainer.current_epoch + 1,
+            "epoch": epoch,
             **{name: float(value) for name, value in trainer.callback_metrics.items()},
             "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
             "seconds": round(time.perf_counter() - self._started, 4),
@@ -79,7 +85,7 @@ class History(Callback):
         )
         for logger in trainer.loggers:
             logger.log_metrics(
-                {name: value for name, value in row.items() if name != "epoch"}, step=row["epoch"]
+                {name: value for name, value in row.items() if name != "epoch"}, step=epoch
             )
         self._bar.set_postfix(
             {name: f"{row[name]:.4g}" for name in ("train_loss", "held_out_loss")}, refresh=False
@@ -89,22 +95,23 @@ class History(Callback):
     def teardown(
         self, trainer: lightning.Trainer, module: lightning.LightningModule, stage: str
     ) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        self._bar.close()
 
 
 class Checkpoints(Checkpoint):
-    """After each epoch: ``best-<epoch>.ckpt`` (weights), where the held-out loss is the lowest so
-    far, then ``last.ckpt`` (all that is needed to go on); every so many epochs a copy of the
-    weights that stays.
+    """Writes the checkpoints after each epoch.
 
-    Lightning's ModelCheckpoint would note absolute paths, and start the search for the best anew in
-    a folder that was moved. Here an older best goes when ``last.ckpt`` knows of the newer one:
-    killed in between, both are there.
+    ``best-<epoch>.ckpt`` has the weights of the epoch with the lowest held-out loss so far. After
+    it ``last.ckpt`` is written, which has everything that is needed to resume. Every ``every``
+    epochs ``epoch-<epoch>.ckpt`` keeps a copy of the weights.
+
+    Lightning's ModelCheckpoint would store absolute paths, and forget the best epoch in a folder
+    that was moved. Here an older best checkpoint is removed only after ``last.ckpt`` names the
+    newer one; a training that is killed in between leaves both.
 
     Args:
-        folder: Where they go.
-        every: Epochs between those that stay; 0 is none.
+        folder: Where the checkpoints go.
+        every: Number of epochs between two copies that are kept; 0 keeps none.
     """
 
     def __init__(self, folder: Path, every: int) -> None:
@@ -113,20 +120,21 @@ class Checkpoints(Checkpoint):
 
     @property
     def best(self) -> Path:
-        """The best epoch's weights and metrics."""
+        """Path of the best epoch's checkpoint."""
         return self.folder / f"best-{self.best_epoch:04d}.ckpt"
 
     def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint must hold of the best epoch."""
         return {"best_epoch": self.best_epoch, "best_loss": self.best_loss}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what ``state_dict`` returned."""
         self.best_epoch, self.best_loss = state["best_epoch"], state["best_loss"]
 
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        early = next((c for c in trainer.callbacks if isinstance(c, EarlyStopping)), None)
-        if (
-            early is not None and early.wait_count >= early.patience
-        ):  # resumed where it had just stopped
+        early = trainer.early_stopping_callback
+        # a training that is resumed where it had stopped early stays stopped
+        if early is not None and early.wait_count >= early.patience:
             trainer.should_stop = True
 
     def on_train_epoch_end(

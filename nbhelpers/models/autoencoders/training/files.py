@@ -1,13 +1,7 @@
 """Names of the files that a training leaves in its folder."""
 
-WEIGHTS = "weights.safetensors"  # written last: where it is, the training is done
+WEIGHTS = "weights.safetensors"  # written last: if it exists, the training is finished
 HISTORY = "history.json"
 RECIPE = "recipe.json"
-ORIGIN = (
-    "created",
-    "git",
-    "python",
-    "packages",
-    "platform",
-    "device",
-)  # what is known as a training starts
+#: The entries of the provenance that are known when a training starts.
+ORIGIN = ("created", "git", "python", "packages", "platform", "device")

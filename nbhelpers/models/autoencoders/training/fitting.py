@@ -1,6 +1,4 @@
-"""One run of Lightning's trainer, from the last checkpoint if there is one, quiet and
-interruptible.
-"""
+"""One run of Lightning's trainer: it resumes from a checkpoint, is quiet and can be interrupted."""
 
 from __future__ import annotations
 
@@ -11,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import lightning.pytorch as lightning
 import numpy as np
@@ -27,24 +26,36 @@ from nbhelpers.models.autoencoders.training.batches import Batches
 from nbhelpers.models.autoencoders.training.callbacks import LAST, Checkpoints, History, WholeFiles
 from nbhelpers.models.autoencoders.training.module import TrainingModule
 
-#: What Lightning has to say of settings that are meant to be as they are.
+#: Lightning's name of a precision, by the name in our settings.
+PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
+    "32": "32-true",
+    "bf16": "bf16-mixed",
+    "16": "16-mixed",
+}
+#: Lightning's warnings about settings that are intended.
 CHATTER = (
     r".*does not have many workers.*",
     r".*number of training batches .* is smaller than the logging interval.*",
     r".*GPU available but not used.*",
     r".*MPS available but not used.*",
-    r".*treespec, LeafSpec.* is deprecated.*",  # Lightning's own use of torch
-    # half precision skipped all steps of the first epoch
+    r".*treespec, LeafSpec.* is deprecated.*",  # Lightning itself uses it
+    # appears if half precision skips all steps of the first epoch
     r".*Detected call of `lr_scheduler.step\(\)` before.*",
 )
 
 
-def lightning_precision(name: str, device: torch.device) -> str:
-    """Lightning's name of a precision; ``auto`` is mixed on a CUDA device (bfloat16 where it has
-    that), else 32.
+def lightning_precision(
+    name: str, device: torch.device
+) -> Literal["32-true", "bf16-mixed", "16-mixed"]:
+    """Return Lightning's name of a precision.
+
+    Args:
+        name: ``32``, ``bf16``, ``16`` or ``auto``. The last one is mixed precision on a CUDA device
+            (bfloat16 if the device has it, else float16), and 32 on any other.
+        device: Where the network is trained.
 
     Raises:
-        ConfigError: ``16`` elsewhere than on a CUDA device.
+        ConfigError: If ``16`` is set for a device other than a CUDA device.
     """
     if name == "16" and device.type != "cuda":
         raise ConfigError(
@@ -52,14 +63,11 @@ def lightning_precision(name: str, device: torch.device) -> str:
             "to auto, bf16 or 32"
         )
     if name == "auto":
-        name = (
-            "32"
-            if device.type != "cuda"
-            else "bf16"
-            if torch.cuda.is_bf16_supported(False)
-            else "16"
-        )
-    return {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[name]
+        if device.type != "cuda":
+            name = "32"
+        else:
+            name = "bf16" if torch.cuda.is_bf16_supported(False) else "16"
+    return PRECISIONS[name]
 
 
 def fit(
@@ -73,17 +81,30 @@ def fit(
     folder: Path,
     loggers: Sequence[Logger],
 ) -> tuple[History, Checkpoints]:
-    """Train to the end, or until the held-out loss stays; goes on from the last checkpoint in
-    ``folder``.
+    """Train until the last epoch, or until the held-out loss no longer falls.
+
+    A training that was killed resumes from the last checkpoint in ``folder``.
+
+    Args:
+        network: What is trained, in place.
+        criterion: See ``BaseAutoencoder.loss``.
+        batches: The images.
+        settings: Optimiser, schedule, precision, early stopping.
+        corruption: See ``batches.corrupt``.
+        seed: Seed of everything random.
+        device: Where the network is trained.
+        folder: The training's folder.
+        loggers: Trackers.
+
+    Returns:
+        The history and the checkpoints.
 
     Raises:
-        DivergenceError: see ``TrainingModule``.
-        ConfigError: see ``lightning_precision``.
+        DivergenceError: If the loss or its gradient is not finite; see ``TrainingModule``.
+        ConfigError: If the device lacks the precision; see ``lightning_precision``.
     """
-    history, checkpoints = (
-        History(folder),
-        Checkpoints(folder / "checkpoints", settings.checkpoint_every),
-    )
+    history = History(folder)
+    checkpoints = Checkpoints(folder / "checkpoints", settings.checkpoint_every)
     callbacks: list[Callback] = [history, checkpoints]
     if settings.patience:
         callbacks.append(EarlyStopping("held_out_loss", settings.min_delta, settings.patience))
@@ -111,13 +132,13 @@ def fit(
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device, or the machine, had no memory left."""
+    """Whether the error says that a device, or the machine, had no memory left."""
     return isinstance(error, torch.OutOfMemoryError) or is_oom_error(error)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Lightning's notes and tips off; its warnings stay but for those of ``CHATTER``."""
+    """Hide Lightning's notes and tips, and its warnings of ``CHATTER``; other warnings are shown."""
     logger = logging.getLogger("lightning.pytorch")
     before = logger.level
     logger.setLevel(logging.WARNING)
@@ -132,7 +153,10 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Ctrl-C stays what it is: Lightning makes an exit of it and ignores all that follow."""
+    """Let Ctrl-C raise KeyboardInterrupt, which Lightning turns into an exit.
+
+    Lightning would also ignore any further Ctrl-C.
+    """
     before = signal.getsignal(signal.SIGINT)
     try:
         yield
@@ -145,14 +169,12 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def generators_kept(device: torch.device) -> Iterator[None]:
-    """The global generators of torch (CPU and CUDA), numpy and random are afterwards what they were
-    before.
-    """
-    states = random.getstate(), np.random.get_state()
+    """Restore the global generators of torch (CPU and CUDA), NumPy and ``random`` afterwards."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()
     devices = [device.index or 0] if device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices):
             yield
     finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)

@@ -1,6 +1,4 @@
-"""Optimisers and learning rates: a linear warm-up, then constant, cosine, steps, or down where the
-loss stays.
-"""
+"""Optimisers, and learning rates over the epochs: a warm-up, then one of four schedules."""
 
 from __future__ import annotations
 
@@ -17,23 +15,36 @@ from nbhelpers.config.autoencoders import TrainingConfig
 
 
 def make_optimizer(parameters: Iterable[Parameter], settings: TrainingConfig) -> Optimizer:
-    """``adam``, ``adamw`` (decay apart from the gradient) or ``sgd`` with momentum."""
-    options = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
+    """Make the optimiser that ``settings.optimizer`` names.
+
+    Args:
+        parameters: What is trained.
+        settings: ``optimizer`` is ``adam``, ``adamw`` (whose weight decay is separate from the
+            gradient) or ``sgd`` (with momentum).
+    """
+    rate, decay = settings.learning_rate, settings.weight_decay
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(parameters, momentum=settings.momentum, **options)
-    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer](
-        parameters, **options
-    )
+        return torch.optim.SGD(parameters, lr=rate, momentum=settings.momentum, weight_decay=decay)
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
+    return torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
 
 
 def rate_factor(settings: TrainingConfig, epoch: int) -> float:
-    """What the learning rate is multiplied with in an epoch, counted from 0.
+    """Compute the factor by which the learning rate is multiplied in an epoch.
 
-    The warm-up rises linearly over ``warmup_epochs`` and would reach 1 in the epoch after them,
-    where the scheduler takes over: ``cosine`` falls from 1 along half a period that would end at 0
-    after the last epoch; ``step`` multiplies with ``step_factor`` every ``step_epochs``.
-    ``plateau`` does it after more than ``plateau_epochs`` epochs without a lower loss, and is no
-    part of this.
+    The warm-up rises linearly over ``warmup_epochs`` and would reach 1 in the next epoch, where the
+    scheduler takes over. ``none`` stays at 1. ``cosine`` falls from 1 along half a period that
+    would reach 0 after the last epoch. ``step`` multiplies by ``step_factor`` every
+    ``step_epochs``. ``plateau`` multiplies by ``step_factor`` after more than ``plateau_epochs``
+    epochs without a lower loss; that depends on the losses, so ``Schedule`` does it.
+
+    Args:
+        settings: The schedule and its numbers.
+        epoch: Counted from 0.
+
+    Returns:
+        The factor, in [0, 1].
     """
     past = epoch - settings.warmup_epochs
     if past < 0:
@@ -46,10 +57,14 @@ def rate_factor(settings: TrainingConfig, epoch: int) -> float:
 
 
 class Schedule:
-    """Sets the optimiser's rate after each epoch, before the checkpoint.
+    """Sets the optimiser's learning rate after each epoch, before the checkpoint is written.
 
-    Not left to Lightning, which moves a plateau's rate after the checkpoint was written: a training
-    that resumed there would go on with the old one.
+    Lightning would lower the rate of ``plateau`` after the checkpoint, and a training that resumes
+    from there would continue with the old rate.
+
+    Args:
+        optimizer: The optimiser whose rate is set.
+        settings: The schedule and its numbers.
     """
 
     def __init__(self, optimizer: Optimizer, settings: TrainingConfig) -> None:
@@ -64,8 +79,11 @@ class Schedule:
         )
 
     def step(self, epoch: int, held_out_loss: float) -> None:
-        """After an epoch, counted from 0: on to the next one's rate. A plateau is looked for after
-        the warm-up only.
+        """Set the rate of the next epoch; ``plateau`` lowers it only after the warm-up.
+
+        Args:
+            epoch: The epoch that has ended, counted from 0.
+            held_out_loss: Its loss of the held-out images.
         """
         if self.settings.scheduler == "plateau" and epoch >= self.settings.warmup_epochs:
             self.plateau.step(held_out_loss)
@@ -73,8 +91,10 @@ class Schedule:
             self.planned.step()
 
     def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint must hold for the schedule."""
         return {"planned": self.planned.state_dict(), "plateau": self.plateau.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what ``state_dict`` returned."""
         self.planned.load_state_dict(state["planned"])
         self.plateau.load_state_dict(state["plateau"])

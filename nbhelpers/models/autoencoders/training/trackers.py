@@ -1,5 +1,6 @@
-"""Trackers beside the CSV: TensorBoard, MLflow and Weights & Biases, all in the training's own
-folder, all offline.
+"""Trackers beside the CSV file: TensorBoard, MLflow and Weights & Biases.
+
+All of them work offline and write to the training's folder.
 """
 
 from __future__ import annotations
@@ -19,25 +20,29 @@ from nbhelpers.models.autoencoders.networks.base import BaseAutoencoder
 from nbhelpers.models.autoencoders.pixels import PIXELS
 from nbhelpers.models.autoencoders.training.batches import TrainingImages
 
-SHOWN = 4  # reconstructions
+SHOWN = 4  # how many reconstructions are sent to the trackers
 PROJECT = "autoencoders"
 
 
 def make_trackers(settings: TrainingConfig, folder: Path) -> list[Logger]:
-    """The trackers that ``settings.trackers`` names; a run has the folder's name.
+    """Start the trackers that ``settings.trackers`` names; each run has the name of the folder.
 
-    A training that was killed and goes on is the same run for TensorBoard and Weights & Biases,
-    another for MLflow.
+    A training that was killed and resumes is the same run for TensorBoard and Weights & Biases, and
+    a new run for MLflow.
+
+    Args:
+        settings: The training's settings; all of them are sent to the trackers.
+        folder: The training's folder.
 
     Raises:
-        ConfigError: one's package is not installed.
+        ConfigError: If the package of a tracker is not installed.
     """
     for name in settings.trackers:
-        found = importlib.util.find_spec(name)
-        if found is None or found.origin is None:  # a mere folder of that name is no package
+        package = importlib.util.find_spec(name)
+        if package is None or package.origin is None:  # without an origin it is a mere folder
             raise ConfigError(
-                f"tracker '{name}': wanted the package {name}, found none; pip install {name} or take it "
-                "out of autoencoder.training.trackers"
+                f"tracker '{name}': expected the package {name}, found none; pip install {name} or remove "
+                "it from autoencoder.training.trackers"
             )
     loggers = [_make(name, folder) for name in settings.trackers]
     for logger in loggers:
@@ -46,16 +51,16 @@ def make_trackers(settings: TrainingConfig, folder: Path) -> list[Logger]:
 
 
 def _make(name: str, folder: Path) -> Logger:
-    own = folder / name
-    own.mkdir(parents=True, exist_ok=True)
+    tracker_folder = folder / name
+    tracker_folder.mkdir(parents=True, exist_ok=True)
     if name == "tensorboard":
         return TensorBoardLogger(folder, name=None, version=name, default_hp_metric=False)
     if name == "mlflow":
         return MLFlowLogger(
             PROJECT,
             run_name=folder.name,
-            tracking_uri=f"sqlite:///{own / 'mlflow.db'}",
-            artifact_location=(own / "artefacts").resolve().as_uri(),
+            tracking_uri=f"sqlite:///{tracker_folder / 'mlflow.db'}",
+            artifact_location=(tracker_folder / "artefacts").resolve().as_uri(),
         )
     return WandbLogger(
         folder.name,
@@ -70,8 +75,13 @@ def _make(name: str, folder: Path) -> Logger:
 def show_reconstructions(
     loggers: Sequence[Logger], network: BaseAutoencoder, images: TrainingImages
 ) -> None:
-    """Send the first held-out images, above their reconstructions, to all trackers, and end their
-    runs.
+    """Send the first images and their reconstructions to all trackers, and end their runs.
+
+    Args:
+        loggers: The trackers.
+        network: The trained network.
+        images: The held-out images. The first few are shown in a row, above a row of their
+            reconstructions.
     """
     if not loggers:
         return

@@ -1,6 +1,6 @@
-"""Train an autoencoder once: a training that was killed goes on, one that is done is loaded.
+"""Train an autoencoder once: a killed training resumes, and a finished one is loaded.
 
-Lightning, which takes seconds to import, is imported when something is trained, and not before.
+Lightning takes seconds to import, so it is imported only when something is trained.
 """
 
 from __future__ import annotations
@@ -27,15 +27,16 @@ from nbhelpers.runtime import provenance
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training has to say of itself.
+    """The history of a training and its statistics.
 
     Attributes:
-        history: One row an epoch: epoch (from 1); train_loss and train_<part> (means over the
-            epoch's images); held_out_loss; learning_rate; gradient_norm and gradient_norm_clipped
-            (the largest of the epoch, before and after clipping); seconds.
-        stats: n_images and n_held_out (trained on, and held out), epochs, best_epoch,
-            best_held_out_loss, batch_size (after halving), seconds_training, seconds_epoch (mean),
-            and on CUDA peak_device_mb.
+        history: One row per epoch: ``epoch`` (from 1); ``train_loss`` and ``train_<term>`` (means
+            over the epoch's images); ``held_out_loss``; ``learning_rate``; ``gradient_norm`` and
+            ``gradient_norm_clipped`` (the largest of the epoch, before and after clipping);
+            ``seconds``.
+        stats: ``n_images`` (trained on), ``n_held_out``, ``epochs``, ``best_epoch``,
+            ``best_held_out_loss``, ``batch_size`` (smaller than configured if memory ran out),
+            ``seconds_training``, ``seconds_epoch`` (mean) and, on CUDA, ``peak_device_mb``.
     """
 
     history: list[dict[str, float]]
@@ -56,44 +57,54 @@ def train(
     folder: Path,
     recipe: Mapping[str, Any] | None = None,
 ) -> Trained:
-    """Train ``network`` in place; it ends on ``device``, in evaluation mode, with its best weights.
+    """Train a network in place; afterwards it has its best weights and is in evaluation mode.
 
-    The best are those of the epoch with the lowest loss of the held-out images, a random share of
-    ``samples``. No other image is seen. On a CPU with one thread a training that was killed ends
-    with the very weights that it would have had. The global generators are left as they were.
+    The best weights are those of the epoch with the lowest loss of the held-out images, which are a
+    random share of ``samples``. No other image is read. On a CPU with one thread a training that
+    was killed and resumes ends with exactly the same weights. The global random generators are left
+    unchanged.
 
     Args:
-        network: Untrained.
-        criterion: See ``BaseAutoencoder.loss``; None for a network that uses none.
+        network: An untrained network; afterwards it is on ``device``.
+        criterion: See ``BaseAutoencoder.loss``; None for a network that does not use one.
         samples: Good images.
         settings: Optimiser, schedule, precision, early stopping, augmentation.
-        corruption: What the network sees in place of the image: ``none``, ``noise`` or ``mask``
-            (``batches.corrupt``).
-        groups: A key for each sample; samples of one are held out together (``batches.hold_out``).
-        seed: Of everything random.
+        corruption: How the network's input is corrupted: ``none``, ``noise`` or ``mask`` (see
+            ``batches.corrupt``).
+        groups: A key for each sample; samples with the same key are held out together (see
+            ``batches.hold_out``).
+        seed: Seed of everything random.
         device: ``cpu``, ``cuda``, ``cuda:1``, ...
-        loader: Arguments of ``make_loader``; ``batch_size`` is taken from the settings.
-        folder: This training's own; its name must change with anything that the training depends
-            on. Afterwards it holds history.json, metrics.csv, weights.safetensors, and the
-            trackers' files.
-        recipe: All that the training depends on, JSON-able; for who finds the folder. It is written
-            to recipe.json as the training starts, with where and with what that was.
+        loader: Arguments of ``make_loader``; ``batch_size`` is taken from the settings instead.
+        folder: A folder for this training only; its name must change with anything that the
+            training depends on. Afterwards it holds history.json, metrics.csv, weights.safetensors
+            and the trackers' files.
+        recipe: Everything that the training depends on, as JSON can hold it. It is written to
+            recipe.json when the training starts, together with the machine and the versions.
+
+    Returns:
+        The history and the statistics of the training.
 
     Raises:
-        DataError: fewer than two images or groups, an anomalous image, or a file that cannot be
-            read.
-        ConfigError: a precision that the device lacks, or a tracker that is not installed.
-        DivergenceError: the loss or its gradient is not finite.
-        ModelError: what is stored in ``folder`` is damaged or does not fit.
-        ResourceError: a single image does not fit in memory, or ``folder`` cannot be written.
+        DataError: If there are fewer than two images or groups, or an image is anomalous or cannot
+            be read.
+        ConfigError: If the device lacks the precision, or a tracker is not installed.
+        DivergenceError: If the loss or its gradient is not finite.
+        ModelError: If the files in ``folder`` are damaged or do not fit the network.
+        ResourceError: If a single image does not fit in memory, or ``folder`` cannot be written.
     """
     target, folder = torch.device(device), Path(folder)
     training, held_out = hold_out(samples, settings.held_out_share, seed, "held-out", groups)
     with locked(folder):
         if not (folder / WEIGHTS).is_file():
-            strategy = (settings.augmentation, settings.augmentation_strength, seed)
             batches = Batches(
-                TrainingImages(training, network.image_size, *strategy),
+                TrainingImages(
+                    training,
+                    network.image_size,
+                    settings.augmentation,
+                    settings.augmentation_strength,
+                    seed,
+                ),
                 TrainingImages(held_out, network.image_size),
                 settings.batch_size,
                 settings.accumulate,
@@ -133,7 +144,7 @@ def _train(
     folder: Path,
     recipe: Mapping[str, Any] | None,
 ) -> None:
-    """Fit, with smaller batches if memory runs out, and leave weights and history in ``folder``."""
+    """Fit, with smaller batches if memory runs out, and write weights and history to ``folder``."""
     from lightning.pytorch.utilities.memory import garbage_collection_cuda
 
     from nbhelpers.models.autoencoders.training.fitting import (
@@ -146,10 +157,8 @@ def _train(
 
     lightning_precision(settings.precision, device)  # refused before anything is written
     checkpoints = folder / "checkpoints"
-    for left_over in [
-        *folder.glob(".*.tmp*"),
-        *checkpoints.glob(".*.tmp*"),
-    ]:  # of a killed run: we hold the lock
+    # only a killed run can have left temporary files, since this one holds the lock
+    for left_over in [*folder.glob(".*.tmp*"), *checkpoints.glob(".*.tmp*")]:
         remove(left_over)
     loggers = make_trackers(settings, folder)
     if recipe is not None:
@@ -159,16 +168,16 @@ def _train(
             {"recipe": dict(recipe), "provenance": {name: facts[name] for name in ORIGIN}},
         )
     network.gradient_checkpointing = settings.gradient_checkpointing
-    first = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+    initial = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
     if device.type == "cuda":
-        torch.cuda.init()  # or an index is not known yet
+        torch.cuda.init()  # without it a device's index is not known yet
         torch.cuda.reset_peak_memory_stats(device)
     with generators_kept(device):
         while True:
             if criterion is not None:
                 criterion.to(device)
             try:
-                history, kept = fit(
+                history, saved = fit(
                     network, criterion, batches, settings, corruption, seed, device, folder, loggers
                 )
                 break
@@ -177,10 +186,10 @@ def _train(
                     raise
                 batches = _halved(batches, network, device, error)
             network.zero_grad()
-            garbage_collection_cuda()  # the failed run's trainer is full of cycles
-            network.load_state_dict(first)  # where there is a checkpoint, it is loaded over these
+            garbage_collection_cuda()  # the failed run's trainer has reference cycles
+            network.load_state_dict(initial)  # a checkpoint, if there is one, is loaded over these
     network.zero_grad()
-    best = torch.load(kept.best, map_location="cpu", weights_only=True)
+    best = torch.load(saved.best, map_location="cpu", weights_only=True)
     network.load_state_dict(
         {name.removeprefix("network."): tensor for name, tensor in best["state_dict"].items()}
     )
@@ -190,8 +199,8 @@ def _train(
         "n_images": len(batches.training),
         "n_held_out": len(batches.held_out),
         "epochs": len(history.rows),
-        "best_epoch": kept.best_epoch,
-        "best_held_out_loss": kept.best_loss,
+        "best_epoch": saved.best_epoch,
+        "best_held_out_loss": saved.best_loss,
         "batch_size": batches.size,
         "seconds_training": round(sum(seconds), 3),
         "seconds_epoch": round(sum(seconds) / len(seconds), 4),
@@ -212,26 +221,26 @@ def _train(
 def _halved(
     batches: Batches, network: BaseAutoencoder, device: torch.device, error: Exception
 ) -> Batches:
-    """Half the images a batch, twice the batches a step; says so.
+    """Halve the images per batch, double the batches per step, and print a message.
 
     Raises:
-        ResourceError: there is nothing to halve.
+        ResourceError: If a batch has one image only.
     """
     size = batches.size
     if size == 1:
-        first = (
+        checkpointing = (
             ""
             if network.gradient_checkpointing
             else "autoencoder.training.gradient_checkpointing=true, "
         )
         raise ResourceError(
             f"training of {network.name}: expected memory for one image of {network.image_size} px on {device}, found "
-            f"too little; set {first}a smaller data.image_size or network"
+            f"too little; set {checkpointing}a smaller data.image_size or network"
         ) from error
     smaller = replace(batches, size=size // 2, accumulate=batches.accumulate * 2)
     print(
-        f"training of {network.name}: out of memory with batches of {size}; on with {smaller.size}, "
-        f"{smaller.accumulate} a step",
+        f"training of {network.name}: out of memory with batches of {size}; continues with batches "
+        f"of {smaller.size}, {smaller.accumulate} per step",
         flush=True,
     )
     return smaller

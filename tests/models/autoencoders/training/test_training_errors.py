@@ -92,8 +92,8 @@ def test_half_precision_skips_some_steps_and_no_more(run, kit, monkeypatch):
 def test_out_of_memory_halves_the_batch_and_keeps_the_step(run, kit, capsys):
     network, result = run("small", kit.Small(), batch_size=8)
     assert capsys.readouterr().out.splitlines() == [
-        "training of plain: out of memory with batches of 8; on with 4, 2 a step",
-        "training of plain: out of memory with batches of 4; on with 2, 4 a step",
+        "training of plain: out of memory with batches of 8; continues with batches of 4, 2 per step",
+        "training of plain: out of memory with batches of 4; continues with batches of 2, 4 per step",
     ]
     twin, other = run("twin", batch_size=2, accumulate=4)
     assert capsys.readouterr().out == ""
@@ -193,7 +193,7 @@ def test_a_tracker_that_is_not_installed_is_refused_at_once(run, tmp_path, monke
         lambda name, *more: name != "wandb" and found(name, *more) or None,
     )
     text = (
-        r"tracker 'wandb': wanted the package wandb, found none; pip install wandb or take it out"
+        r"tracker 'wandb': expected the package wandb, found none; pip install wandb or remove it"
     )
     with pytest.raises(ConfigError, match=text):
         run("run", trackers=("wandb",))
