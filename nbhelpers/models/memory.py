@@ -46,6 +46,6 @@ def require_memory(needed: int, device: str | torch.device, what: str, advice: s
     free = available_memory(device)
     if needed > free:
         raise ResourceError(
-            f"{what}: expected {needed / 1e9:.2f} GB of free memory on {device}, found {free / 1e9:.2f} GB; "
-            f"{advice}"
+            f"{what}: expected {needed / 1e9:.2f} GB of free memory on {device}, found "
+            f"{free / 1e9:.2f} GB; {advice}"
         )

@@ -100,7 +100,7 @@ class Padim(FeatureDetector):
 
     @property
     def feature_indices(self) -> Tensor:
-        """Indices ``(n_features,)`` int64 of the channels that are kept, counted over all layers."""
+        """Indices ``(n_features,)`` int64 of the kept channels, counted over all layers."""
         return self._model.idx
 
     @torch.no_grad()
@@ -142,7 +142,8 @@ class Padim(FeatureDetector):
             4 * n_locations * self.n_features * (len(samples) + 4 * self.n_features)
             + 300 * self.image_size**2 * self.loader.get("batch_size", 16),
             self.device,
-            f"PaDiM's Gaussians, {n_locations} locations of {self.n_features} features and {len(samples)} images",
+            f"PaDiM's Gaussians, {n_locations} locations of {self.n_features} features and "
+            f"{len(samples)} images",
             "set a smaller image_size or padim.n_features, or a coarser first layer",
         )
         embeddings = torch.empty(len(samples), self.n_features, *self.grid, device=self.device)

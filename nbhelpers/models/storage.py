@@ -77,7 +77,7 @@ def load_detector(
     missing = [key for key in keys if key not in settings and key not in tensors]
     if missing:
         raise ModelError(
-            f"{path}: expected {', '.join(missing)} in the stored detector, found none of that name; "
-            "remove it and fit it again"
+            f"{path}: expected {', '.join(missing)} in the stored detector, found none of that "
+            "name; remove it and fit it again"
         )
     return tensors, settings

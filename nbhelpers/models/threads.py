@@ -1,4 +1,4 @@
-"""Threads for blocks of work: each thread works on whole blocks, and torch itself uses one thread."""
+"""Threads for blocks of work: each thread works on whole blocks, and torch uses one thread."""
 
 from __future__ import annotations
 

@@ -59,11 +59,11 @@ def test_torchvision_tensors_fit_and_give_torchvision_s_maps(name, monkeypatch):
     monkeypatch.setattr(backbones, "_from_torchvision", lambda name, member: original.state_dict())
     backbone = Backbone(name, ["layer1", "layer3"], weights="imagenet")
     images = random_images()
-    wanted = torchvision.models.feature_extraction.create_feature_extractor(
+    extractor = torchvision.models.feature_extraction.create_feature_extractor(
         original, ["layer1", "layer3"]
     )
     with torch.no_grad():
-        ours, theirs = backbone(images), wanted(images)
+        ours, theirs = backbone(images), extractor(images)
     for layer in ("layer1", "layer3"):
         torch.testing.assert_close(ours[layer], theirs[layer], rtol=1e-5, atol=1e-5)
 
@@ -222,11 +222,11 @@ def test_wrong_arguments_are_refused(arguments, message):
 @pytest.mark.parametrize("mode", sorted(set(NORMALIZATIONS) - {"gray"}))
 def test_to_imagenet_agrees_with_the_normalisation_of_pixels(mode):
     image = np.random.default_rng(0).integers(0, 256, (4, 5, 3), dtype=np.uint8)
-    other, wanted = (
+    other, expected = (
         torch.from_numpy(normalize_image(image, m)).permute(2, 0, 1)[None]
         for m in (mode, "imagenet")
     )
-    torch.testing.assert_close(to_imagenet(other, mode), wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(to_imagenet(other, mode), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_vgg16_gives_torchvision_s_maps_behind_four_relus(monkeypatch):
@@ -250,9 +250,9 @@ def test_vgg16_gives_torchvision_s_maps_behind_four_relus(monkeypatch):
         "relu3_3": (256, 8, 8),
         "relu4_3": (512, 4, 4),
     }
-    for index, found in zip((3, 8, 15, 22), maps.values(), strict=True):
-        torch.testing.assert_close(found, layers[: index + 1](images.clone()))
-        assert not found.requires_grad
+    for index, feature_map in zip((3, 8, 15, 22), maps.values(), strict=True):
+        torch.testing.assert_close(feature_map, layers[: index + 1](images.clone()))
+        assert not feature_map.requires_grad
 
 
 def test_offline_and_no_vgg16_is_an_error_with_a_way_out(no_network):

@@ -69,15 +69,15 @@ class Kind:
 
 def kinds(backbone) -> dict[str, Kind]:
     config = load_config("tiny", CHANGES)
-    found = [
+    detectors = [
         Kind("patchcore", PatchCore, (backbone,), {"coreset_ratio": 0.25}),
         Kind("padim", Padim, (backbone,), {"n_features": 20}),
     ]
-    found += [
+    detectors += [
         Kind(f"ae_{name}", Autoencoder, (name, config.autoencoder, config.backbone), {})
         for name in ARCHITECTURES
     ]
-    return {kind.name: kind for kind in found}
+    return {kind.name: kind for kind in detectors}
 
 
 @pytest.fixture(

@@ -1,4 +1,4 @@
-"""An autoencoder as a detector: a network learns from good images, and its residuals are the scores.
+"""An autoencoder as a detector: a network learns good images, and its residuals are the scores.
 
 The idea is that a network can reconstruct what it has learned from good images, but not a defect.
 This does not always hold: a network that copies its input reconstructs defects as well. How an
@@ -313,8 +313,8 @@ class Autoencoder(Detector):
             ModelError: If the network has no attention, or the detector is not fitted.
             DataError: If there is no image, or one cannot be read.
         """
-        # not asked by isinstance: with an import of its class every architecture would be made again
-        # whenever the code of that one changes
+        # isinstance would need the class: importing it would make the results of every architecture
+        # depend on the code of this one
         attention_of = getattr(self.network, "attention", None)
         if attention_of is None:
             raise ModelError(
@@ -356,9 +356,11 @@ class Autoencoder(Detector):
     # -- save and load --
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the network's weights as ``network.<name>``, the normal residuals as ``normal.<name>``.
+        """Return the weights and the residuals of normal images; see ``Detector.tensors``.
 
-        See ``Detector.tensors``.
+        Returns:
+            The weights as ``network.<name>``, and the results of ``_normal_residuals`` as
+            ``normal.<name>``.
         """
         if not self._is_fitted:
             raise ModelError(
@@ -379,13 +381,14 @@ class Autoencoder(Detector):
         differ = [name for name in names if expected.get(name) != shapes.get(name)]
         if differ:
             raise ModelError(
-                f"{path}: expected the tensors of network {self.architecture}, found others ({differ[0]}: "
-                f"expected {expected.get(differ[0])}, found {shapes.get(differ[0])}); fit it again"
+                f"{path}: expected the tensors of network {self.architecture}, found others "
+                f"({differ[0]}: expected {expected.get(differ[0])}, found "
+                f"{shapes.get(differ[0])}); fit it again"
             )
         if bool(stored["normal"]) != self.options.scoring.standardize:
             raise ModelError(
-                f"{path}: expected residuals of normal images only where scoring.standardize asks for "
-                f"them, found {len(stored['normal'])} for standardize={self.options.scoring.standardize}; "
+                f"{path}: expected residuals of normal images only if scoring.standardize is set, "
+                f"found {len(stored['normal'])} for standardize={self.options.scoring.standardize}; "
                 "fit it again"
             )
         self.network.load_state_dict(stored["network"])

@@ -1,4 +1,4 @@
-"""Heads, which compare images with their reconstructions pixel by pixel, and measures of quality."""
+"""Heads, which compare images with reconstructions pixel by pixel, and measures of quality."""
 
 from __future__ import annotations
 

@@ -46,7 +46,9 @@ def ssim(reconstructions: Tensor, targets: Tensor) -> Tensor:
 
 
 def scales_that_fit(size: int) -> int:
-    """Compute how many scales MS-SSIM can use, 1 to 5: each halves the image, and a window must fit.
+    """Compute how many scales MS-SSIM can use, from 1 to 5.
+
+    Each scale halves the image, and SSIM's window must fit into the smallest one.
 
     Args:
         size: The smaller side of the images, in pixels.
@@ -194,7 +196,8 @@ class CombinedLoss(nn.Module):
         self.weights = {name: weight for name, weight in _weights(weights).items() if weight != 0}
         if not self.weights:
             raise ConfigError(
-                "loss: expected a weight above 0, found none; set loss.reconstruction=1 or another term"
+                "loss: expected a weight above 0, found none; set loss.reconstruction=1 or another "
+                "term"
             )
         if "perceptual" in self.weights:
             if feature_network is None:
@@ -224,7 +227,8 @@ class CombinedLoss(nn.Module):
         ):
             raise ModelError(
                 f"loss: expected reconstructions and targets of one shape (B, 3, H, W), found "
-                f"{tuple(reconstructions.shape)} and {tuple(targets.shape)}; check the network's output"
+                f"{tuple(reconstructions.shape)} and {tuple(targets.shape)}; check the network's "
+                "output"
             )
         with full_precision(reconstructions):
             pair = at_least_float32(reconstructions), at_least_float32(targets)
@@ -248,8 +252,8 @@ def _weights(weights: LossConfig | Mapping[str, float]) -> dict[str, float]:
     for name in WEIGHTS:
         if name not in weights:
             raise ConfigError(
-                f"loss: expected a weight for every term, found none for {name}; set it, to 0 for no "
-                "such term"
+                f"loss: expected a weight for every term, found none for {name}; set it, to 0 for "
+                "no such term"
             )
     by_term = {name: weights[name] for name in WEIGHTS if name != "reconstruction"}
     for name in ("mse", "l1"):
@@ -257,7 +261,8 @@ def _weights(weights: LossConfig | Mapping[str, float]) -> dict[str, float]:
     bad = {name: weight for name, weight in by_term.items() if not 0 <= weight < float("inf")}
     if bad:
         raise ConfigError(
-            f"loss: expected finite weights of 0 or more, found {bad}; set them to 0 for no such term"
+            f"loss: expected finite weights of 0 or more, found {bad}; set them to 0 for no such "
+            "term"
         )
     return by_term
 

@@ -1,8 +1,8 @@
 """Search for training settings that reconstruct unseen good images well, on training images only.
 
 The search minimises the reconstruction error of good images, since no defect may be used before the
-test. **A lower error need not mean a better detector**: a network that copies its input has no error
-and finds no defect. The search only tells which settings train well.
+test. **A lower error need not mean a better detector**: a network that copies its input has no
+error and finds no defect. The search only tells which settings train well.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def search(
     A share of the samples is held out of all trainings (each training holds out some more for its
     early stopping). On these samples each network is measured by the mean squared error of its
     reconstructions, with pixels in [-1, 1], which means the same for every loss. A search that was
-    killed resumes in its folder, even within a trial, and draws the same settings. A finished search
-    can be continued with more trials.
+    killed resumes in its folder, even within a trial, and draws the same settings. A finished
+    search can be continued with more trials.
 
     Args:
         build: Makes the untrained network, with the same weights each time.

@@ -1,4 +1,4 @@
-"""Exact greedy k-centre coreset (PatchCore's algorithm 1) that does not read all points at each pick.
+"""Exact greedy k-centre coreset (PatchCore's algorithm 1), without reading all points at each pick.
 
 With the same start it makes the same picks as the plain loop ``reference.greedy_coreset``, bit for
 bit on a CPU. ``docs/coreset.md`` explains the three ideas (old distances are upper bounds, a small
@@ -48,8 +48,8 @@ def coreset_size(n_points: int, ratio: float) -> int:
     size = int(n_points * ratio + 1e-9)  # 0.29 * 100 is 28.999999999999996
     if size == 0:
         raise ConfigError(
-            f"coreset_ratio: expected a share that keeps at least one of {n_points} patch features, "
-            f"found {ratio}; set {1 / n_points:.2g} or more"
+            "coreset_ratio: expected a share that keeps at least one of "
+            f"{n_points} patch features, found {ratio}; set {1 / n_points:.2g} or more"
         )
     return size
 

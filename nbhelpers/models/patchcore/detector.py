@@ -156,7 +156,8 @@ class PatchCore(FeatureDetector):
             int(4 * dim * (n_patches + 5 * n_kept + 3 * 8192) + 32 * n_patches + activations),
             self.device,
             f"PatchCore's training features, {n_patches} patches of {dim} numbers",
-            "set a smaller image_size or coreset_ratio, fewer layers, or a backbone with fewer channels",
+            "set a smaller image_size or coreset_ratio, fewer layers, or a backbone with fewer "
+            "channels",
         )
 
     # -- Step 2: the memory bank M (sec. 3.2, algorithm 1) --
@@ -318,9 +319,9 @@ def density_weight(
     """Compute the weight w of eq. 7: how much the distance of a patch to its nearest m* counts.
 
     ``w = 1 - exp(|m_test - m*|) / sum of exp(|m_test - m|) over all m in N_b(m*)``, where N_b(m*)
-    is the set of the b bank features nearest to m*, including m* itself. The weight is near 1 if the
-    other features of N_b(m*) are far from the patch, that is, if m* is a rare normal patch. It is
-    smaller if m* lies among many others.
+    is the set of the b bank features nearest to m*, including m* itself. The weight is near 1 if
+    the other features of N_b(m*) are far from the patch, that is, if m* is a rare normal patch. It
+    is smaller if m* lies among many others.
 
     Args:
         m_test: ``(B, D)``, the strangest patch of each image.

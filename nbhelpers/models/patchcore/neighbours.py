@@ -57,8 +57,9 @@ def check_features(features: Tensor) -> None:
         bad = ~(features[first : first + CHECK_ROWS].abs() <= 1e18).all(dim=1)
         if bad.any():
             raise DataError(
-                f"patch features: expected finite numbers, found NaN, infinity or beyond 1e18 in row "
-                f"{first + int(bad.int().argmax())}; check the images and the backbone's weights"
+                "patch features: expected finite numbers, found NaN, infinity or beyond 1e18 in "
+                f"row {first + int(bad.int().argmax())}; check the images and the backbone's "
+                "weights"
             )
 
 

@@ -52,24 +52,26 @@ def fitted(samples, runs):
 
 def test_predict_is_one_of_the_heads(fitted, samples):
     by_head = fitted.predict_heads(samples["test"], HEADS)
-    own = fitted.predict(samples["test"])
+    predicted = fitted.predict(samples["test"])
     assert list(by_head) == list(HEADS)
-    assert np.array_equal(by_head["pixel_l2"].anomaly_maps, own.anomaly_maps)
-    assert not np.allclose(by_head["ssim"].anomaly_maps, own.anomaly_maps)
-    for said in by_head.values():
-        assert np.array_equal(said.image_scores, said.anomaly_maps.reshape(4, -1).max(axis=1))
+    assert np.array_equal(by_head["pixel_l2"].anomaly_maps, predicted.anomaly_maps)
+    assert not np.allclose(by_head["ssim"].anomaly_maps, predicted.anomaly_maps)
+    for predictions in by_head.values():
+        assert np.array_equal(
+            predictions.image_scores, predictions.anomaly_maps.reshape(4, -1).max(axis=1)
+        )
 
 
 def test_a_plain_residual_map_by_hand(fitted, samples):
-    images, found = fitted.reconstruct(samples["test"])
+    images, reconstructions = fitted.reconstruct(samples["test"])
     assert (
-        images.shape == found.shape == (4, 3, 64, 64)
-        and max(abs(images).max(), abs(found).max()) <= 1
+        images.shape == reconstructions.shape == (4, 3, 64, 64)
+        and max(abs(images).max(), abs(reconstructions).max()) <= 1
     )
     raw = make(**{"autoencoder.scoring.morphology": 0})
     raw.smoothing_sigma = 0.0
     raw.restore(fitted.tensors(), "memory")
-    expected = ((images - found) ** 2).mean(axis=1)
+    expected = ((images - reconstructions) ** 2).mean(axis=1)
     np.testing.assert_allclose(
         raw.predict(samples["test"]).anomaly_maps, expected, rtol=1e-4, atol=1e-6
     )
@@ -79,8 +81,8 @@ def test_a_plain_residual_map_by_hand(fitted, samples):
 def test_morphology_removes_small_peaks_before_the_image_score(fitted, samples):
     opened = make(**{"autoencoder.scoring.morphology": 5})
     opened.restore(fitted.tensors(), "memory")
-    images, found = fitted.reconstruct(samples["test"])
-    expected = fitted.smooth(morphology(((images - found) ** 2).mean(axis=1), 5))
+    images, reconstructions = fitted.reconstruct(samples["test"])
+    expected = fitted.smooth(morphology(((images - reconstructions) ** 2).mean(axis=1), 5))
     np.testing.assert_allclose(
         opened.predict(samples["test"]).anomaly_maps, expected, rtol=1e-4, atol=1e-6
     )
@@ -93,8 +95,8 @@ def test_standardised_residuals_are_deviations_of_the_training_images(samples, r
     model = make(runs, **{"autoencoder.scoring.standardize": True})
     model.smoothing_sigma = 0.0
     model.fit(samples["train"])
-    images, found = model.reconstruct(samples["train"])
-    residuals = ((images - found) ** 2).mean(axis=1)
+    images, reconstructions = model.reconstruct(samples["train"])
+    residuals = ((images - reconstructions) ** 2).mean(axis=1)
     deviation = residuals.std(axis=0)
     expected = (residuals - residuals.mean(axis=0)) / (deviation + FLOOR * deviation.mean())
     np.testing.assert_allclose(
@@ -127,11 +129,11 @@ def test_a_training_says_what_it_is(fitted, samples, runs):
         f"cnn_{digest(read_json(path)['recipe'])}": path for path in runs.rglob("recipe.json")
     }
     assert folders and all(path.parent.name == name for name, path in folders.items())
-    own = read_json(folders[f"cnn_{digest(fitted.training_recipe(samples['train']))}"])
-    assert [name for name, _ in own["recipe"]["images"]] == [
+    stored = read_json(folders[f"cnn_{digest(fitted.training_recipe(samples['train']))}"])
+    assert [name for name, _ in stored["recipe"]["images"]] == [
         sample.id for sample in samples["train"]
     ]
-    assert own["provenance"]["device"] == "cpu" and "torch" in own["provenance"]["packages"]
+    assert stored["provenance"]["device"] == "cpu" and "torch" in stored["provenance"]["packages"]
 
 
 def test_another_head_needs_no_second_training(fitted, samples, runs, monkeypatch):
@@ -202,7 +204,7 @@ def test_what_does_not_fit_is_refused(fitted, samples, tmp_path):
         ModelError, match="expected the tensors of network cnn, found others .*fit it again"
     ):
         Autoencoder.load(tmp_path / "m")
-    for change, said in (
+    for change, text in (
         ({"options": {**stored["options"], "sizes": 1}}, "sizes: Extra inputs.*fit it again"),
         (
             {"fingerprint": "another"},
@@ -210,7 +212,7 @@ def test_what_does_not_fit_is_refused(fitted, samples, tmp_path):
         ),
     ):
         settings.write_text(json.dumps({**stored, **change}))
-        with pytest.raises(ModelError, match=said):
+        with pytest.raises(ModelError, match=text):
             Autoencoder.load(tmp_path / "m")
     with pytest.raises(ModelError, match="found 0 for standardize=True; fit it again"):
         make(**{"autoencoder.scoring.standardize": True}).restore(fitted.tensors(), "memory")
@@ -304,9 +306,9 @@ def study(tmp_path_factory):
 def test_every_scenario_takes_an_autoencoder(study):
     for scenario in study.config.scenarios:
         table = run_scenario(study, scenario)
-        own = table[(table.method == "ae_cnn") & (table.metric == "image_auroc")]
+        auroc = table[(table.method == "ae_cnn") & (table.metric == "image_auroc")]
         assert (
-            set(own.category) == {"hazelnut", "carpet", MACRO} and own.value.between(0, 1).all()
+            set(auroc.category) == {"hazelnut", "carpet", MACRO} and auroc.value.between(0, 1).all()
         ), scenario
     assert set(write_metrics(study).scenario) >= set(SCENARIOS)
 
@@ -318,15 +320,15 @@ def test_heads_and_reconstructions_stand_in_the_table(study, monkeypatch):
         len(table) == 2 * len(reconstruction.HEADS) + 2
     )  # three heads, and PaDiM's own, of two categories
     test = study.predictions("ae_cnn", "carpet", fitted_on="clean", domain="clean", split="test")
-    own = table[(table.category == "carpet") & (table["head"] == "pixel_l2")].iloc[0]
-    assert own.image_auroc == pytest.approx(
+    row = table[(table.category == "carpet") & (table["head"] == "pixel_l2")].iloc[0]
+    assert row.image_auroc == pytest.approx(
         reconstruction.ranking(test, ["image_auroc"])["image_auroc"]["value"]
     )
     quality = reconstruction.quality_table(study, "cnn")
     good = [s for s in study.split("carpet")["val"] if not s.label]
-    images, found = study.detector("ae_cnn", "carpet").reconstruct(good)
+    images, reconstructions = study.detector("ae_cnn", "carpet").reconstruct(good)
     assert quality.loc[("carpet", "good"), "mse"] == pytest.approx(
-        ((images - found) ** 2).mean(), rel=1e-4
+        ((images - reconstructions) ** 2).mean(), rel=1e-4
     )
     stored = write_metrics(study)
     assert len(stored[stored.scenario == "reconstruction"]) == len(rows)

@@ -83,7 +83,7 @@ def test_pixel_heads_are_their_formulas():
 def test_ssim_head_is_skimage_s_map():
     images, reconstructions = smooth(0), smooth(1)
     maps = Residual("ssim")(images, reconstructions).numpy()
-    for found, x, y in zip(maps, images.numpy(), reconstructions.numpy(), strict=True):
+    for residuals, x, y in zip(maps, images.numpy(), reconstructions.numpy(), strict=True):
         similarity = structural_similarity(
             x,
             y,
@@ -94,9 +94,9 @@ def test_ssim_head_is_skimage_s_map():
             channel_axis=0,
             full=True,
         )[1]
-        wanted = (1 - similarity).mean(axis=0) / 2
-        assert found[5:-5, 5:-5] == pytest.approx(
-            wanted[5:-5, 5:-5], abs=1e-4
+        expected = (1 - similarity).mean(axis=0) / 2
+        assert residuals[5:-5, 5:-5] == pytest.approx(
+            expected[5:-5, 5:-5], abs=1e-4
         )  # borders are mirrored otherwise
 
 
@@ -113,13 +113,13 @@ def test_feature_head_averages_cosine_distances():
     images[0, 0], reconstructions[0, 0] = 0.5, 0.9  # parallel: no distance
     reconstructions[0, :, 0, 0] = torch.tensor([0.0, 0.7, 0.0])  # at a right angle: distance 1
     reconstructions[0, :, 3, 3] = torch.tensor([-0.2, 0.0, 0.0])  # opposite: distance 2
-    found = Residual("feature", Known())(images, reconstructions)[0]
-    wanted = torch.zeros(4, 4)
-    wanted[0, 0], wanted[3, 3] = (
+    distances = Residual("feature", Known())(images, reconstructions)[0]
+    expected = torch.zeros(4, 4)
+    expected[0, 0], expected[3, 3] = (
         1 / 2,
         2 / 2,
     )  # a mean over two layers, the other without any distance
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(distances, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_the_backbone_is_never_trained_and_follows_to_another_type():
@@ -153,9 +153,9 @@ def test_the_backbone_is_never_trained_and_follows_to_another_type():
 def test_half_precision_is_computed_in_float32(residual):
     images, reconstructions = smooth(0).bfloat16(), smooth(1).bfloat16()
     for head in HEADS:
-        wanted = residual(head)(images.float(), reconstructions.float())
+        expected = residual(head)(images.float(), reconstructions.float())
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            assert residual(head)(images, reconstructions).equal(wanted), head
+            assert residual(head)(images, reconstructions).equal(expected), head
 
 
 def test_wrong_heads_and_images_are_refused():
@@ -183,8 +183,8 @@ def test_morphology_is_a_grey_opening(size):
     )  # standardised ones have negatives
     opened = morphology(maps, size)
     ellipse = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
-    wanted = np.stack([grey_opening(m, footprint=ellipse) for m in maps])
-    assert opened.dtype == np.float32 and np.array_equal(opened, wanted)
+    expected = np.stack([grey_opening(m, footprint=ellipse) for m in maps])
+    assert opened.dtype == np.float32 and np.array_equal(opened, expected)
     assert (opened <= maps).all() and np.array_equal(morphology(opened, size), opened)
 
 
@@ -206,12 +206,12 @@ def test_morphology_removes_a_small_peak_and_keeps_a_wide_one():
 def test_quality_is_that_of_skimage_and_numpy():
     images, reconstructions = smooth(0, 3), smooth(1, 3)
     reconstructions[2] = images[2]
-    found = reconstruction_quality(images, reconstructions)
-    assert list(found) == ["ssim", "mse", "l1"] and all(
-        values.shape == (3,) for values in found.values()
+    quality = reconstruction_quality(images, reconstructions)
+    assert list(quality) == ["ssim", "mse", "l1"] and all(
+        values.shape == (3,) for values in quality.values()
     )
     pairs = list(zip(images.numpy(), reconstructions.numpy(), strict=True))
-    wanted = [
+    expected_ssim = [
         structural_similarity(
             x,
             y,
@@ -223,14 +223,18 @@ def test_quality_is_that_of_skimage_and_numpy():
         )
         for x, y in pairs
     ]
-    assert found["ssim"] == pytest.approx(np.array(wanted), abs=1e-4)
-    assert found["mse"] == pytest.approx(
+    assert quality["ssim"] == pytest.approx(np.array(expected_ssim), abs=1e-4)
+    assert quality["mse"] == pytest.approx(
         np.array([((x - y) ** 2).mean() for x, y in pairs]), rel=1e-5
     )
-    assert found["l1"] == pytest.approx(
+    assert quality["l1"] == pytest.approx(
         np.array([np.abs(x - y).mean() for x, y in pairs]), rel=1e-5
     )
-    assert (found["ssim"][2], found["mse"][2], found["l1"][2]) == (pytest.approx(1, abs=1e-6), 0, 0)
+    assert (quality["ssim"][2], quality["mse"][2], quality["l1"][2]) == (
+        pytest.approx(1, abs=1e-6),
+        0,
+        0,
+    )
 
 
 def test_quality_of_many_images_is_that_of_each():
@@ -241,7 +245,9 @@ def test_quality_of_many_images_is_that_of_each():
         for i in range(CHUNK + 3)
     ]
     for name, values in together.items():
-        assert values == pytest.approx(np.concatenate([found[name] for found in alone]), rel=1e-5)
+        assert values == pytest.approx(
+            np.concatenate([quality[name] for quality in alone]), rel=1e-5
+        )
 
 
 # -- masks
@@ -277,7 +283,7 @@ def test_masks_keep_the_regions_that_skimage_counts_as_large():
 
 
 def test_a_good_image_has_no_defect_on_the_scale_of_good_images():
-    """On a scale of its own each would have one (FEATURES P31)."""
+    """With a separate scale for each image, every image would have one."""
     draw = np.random.default_rng(0)
     good = draw.normal(1, 0.1, (8, 32, 32)).astype(np.float32)
     defect = good[0].copy()

@@ -75,7 +75,7 @@ def test_mse_and_l1_are_torch_s():
     ("a", "b"), [(noise(0), noise(1)), (smooth(2), smooth(2) * 0.7 + 0.1), (smooth(3), noise(3))]
 )
 def test_ssim_is_skimage_s(a, b):
-    wanted = [
+    expected = [
         structural_similarity(
             x.numpy(),
             y.numpy(),
@@ -87,8 +87,8 @@ def test_ssim_is_skimage_s(a, b):
         )
         for x, y in zip(a, b, strict=True)
     ]
-    assert mean_ssim(a, b).numpy() == pytest.approx(np.array(wanted), abs=1e-4)
-    assert losses.ssim(a, b).item() == pytest.approx(1 - np.mean(wanted), abs=1e-4)
+    assert mean_ssim(a, b).numpy() == pytest.approx(np.array(expected), abs=1e-4)
+    assert losses.ssim(a, b).item() == pytest.approx(1 - np.mean(expected), abs=1e-4)
 
 
 def similarity_by_scipy(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
@@ -115,15 +115,15 @@ def test_ms_ssim_is_the_product_over_the_scales_that_fit(size):
         (smooth(0, size=size) + 0.3 * smooth(1, size=size)).clamp(-1, 1).double(),
     )
     betas = np.array(losses.BETAS[: losses.scales_that_fit(size)])
-    wanted = []
+    expected = []
     for x, y in zip(a.numpy(), b.numpy(), strict=True):
         value = 1.0
         for scale, beta in enumerate(betas / betas.sum(), start=1):
             whole, contrast = similarity_by_scipy(x, y)
             value *= (((whole if scale == len(betas) else contrast) + 1) / 2) ** beta
             x, y = (m.reshape(3, m.shape[1] // 2, 2, -1, 2).mean(axis=(2, 4)) for m in (x, y))
-        wanted.append(value)
-    assert losses.ms_ssim(a, b).item() == pytest.approx(1 - np.mean(wanted), abs=1e-5)
+        expected.append(value)
+    assert losses.ms_ssim(a, b).item() == pytest.approx(1 - np.mean(expected), abs=1e-5)
 
 
 def test_as_many_scales_as_fit():

@@ -122,6 +122,12 @@ def test_an_image_does_not_depend_on_its_batch_mates(name):
     )
 
 
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"diffusion"}))
+def test_a_loss_without_its_criterion_is_refused(name):
+    with pytest.raises(ModelError, match=f"autoencoder {name}: expected a criterion"):
+        small(name).loss(pictures(1), pictures(1), None)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_parameter_is_trained(name):
     """From the second step on: timm starts the last scale of each residual block at 0, which stops
@@ -184,10 +190,10 @@ def test_gradient_checkpointing_changes_nothing(name):
     """
     networks, images, kept = [small(name).train() for _ in range(2)], pictures(4), [0, 0]
     networks[1].gradient_checkpointing = True
-    for place, network in enumerate(networks):
+    for index, network in enumerate(networks):
 
-        def keep(tensor, place=place):
-            kept[place] += tensor.numel()
+        def keep(tensor, index=index):
+            kept[index] += tensor.numel()
             return tensor
 
         with torch.random.fork_rng(devices=[]):

@@ -70,14 +70,14 @@ def go(samples, folder, criterion=None, trials=4, groups=None):
 
 
 @pytest.fixture(scope="module")
-def found(samples, tmp_path_factory):
+def searched(samples, tmp_path_factory):
     """A search that nothing interrupts, and its folder."""
     folder = tmp_path_factory.mktemp("search") / "whole"
     return go(samples, folder), folder
 
 
-def test_ranked_within_the_space_and_written(found):
-    table, folder = found
+def test_ranked_within_the_space_and_written(searched):
+    table, folder = searched
     assert list(table["rank"]) == [1, 2, 3, 4] and sorted(table.trial) == [1, 2, 3, 4]
     assert table.held_out_mse.is_monotonic_increasing and (table.held_out_mse > 0).all()
     assert (
@@ -104,7 +104,7 @@ def watch(monkeypatch):
     return trained, measured
 
 
-def test_the_error_is_that_of_images_no_training_saw(samples, found, tmp_path, monkeypatch):
+def test_the_error_is_that_of_images_no_training_saw(samples, searched, tmp_path, monkeypatch):
     trained, measured = watch(monkeypatch)
     again = go(samples, tmp_path / "one", trials=1)
     _, held_out = hold_out(samples["train"], SETTINGS.held_out_share, 5, "search")
@@ -142,17 +142,19 @@ def test_the_error_is_that_of_images_no_training_saw(samples, found, tmp_path, m
     assert row.held_out_mse == pytest.approx(
         float((network.reconstruct(image) - image).square().mean()), rel=1e-6
     )
-    assert row.held_out_mse == found[0].set_index("trial").held_out_mse[1]
+    assert row.held_out_mse == searched[0].set_index("trial").held_out_mse[1]
 
 
-def test_a_search_that_stopped_goes_on_and_draws_the_same(samples, found, tmp_path):
+def test_a_search_that_stopped_goes_on_and_draws_the_same(samples, searched, tmp_path):
     criterion = Squares(at=7)
     with pytest.raises(RuntimeError, match="stopped"):
         go(samples, tmp_path / "run", criterion)
     assert len(pd.read_csv(tmp_path / "run" / "trials.csv")) < 4
     criterion.at = 0
     table = go(samples, tmp_path / "run", criterion)
-    pd.testing.assert_frame_equal(table.drop(columns="seconds"), found[0].drop(columns="seconds"))
+    pd.testing.assert_frame_equal(
+        table.drop(columns="seconds"), searched[0].drop(columns="seconds")
+    )
     calls = criterion.calls
     pd.testing.assert_frame_equal(go(samples, tmp_path / "run", criterion), table)
     assert criterion.calls == calls  # it was done
@@ -182,8 +184,10 @@ def diverging(monkeypatch, limit):
     return criterion
 
 
-def test_a_trial_that_diverges_is_a_finding_and_not_repeated(samples, found, tmp_path, monkeypatch):
-    rates = found[0].set_index("trial").learning_rate
+def test_a_trial_that_diverges_is_a_finding_and_not_repeated(
+    samples, searched, tmp_path, monkeypatch
+):
+    rates = searched[0].set_index("trial").learning_rate
     criterion = diverging(monkeypatch, limit=float(rates[1]) * 0.99)
     table = go(samples, tmp_path / "run", criterion)
     first = table.set_index("trial").loc[1]
@@ -221,13 +225,13 @@ def test_groups_are_held_out_whole_here_and_in_each_training(samples, tmp_path, 
     assert {*trained} == given_keys.keys()
 
 
-def test_what_a_kill_left_undone_is_done(samples, found, tmp_path):
-    shutil.copytree(found[1], tmp_path / "run")
+def test_what_a_kill_left_undone_is_done(samples, searched, tmp_path):
+    shutil.copytree(searched[1], tmp_path / "run")
     (tmp_path / "run" / "trials.csv").unlink()
     (tmp_path / "run" / "trial" / "some").mkdir(parents=True)
     criterion = Squares()
-    pd.testing.assert_frame_equal(go(samples, tmp_path / "run", criterion), found[0])
-    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "run" / "trials.csv"), found[0])
+    pd.testing.assert_frame_equal(go(samples, tmp_path / "run", criterion), searched[0])
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "run" / "trials.csv"), searched[0])
     assert not (tmp_path / "run" / "trial").exists() and criterion.calls == 0
 
 
@@ -275,8 +279,8 @@ def test_importance_finds_the_setting_that_matters(tmp_path):
     assert shares["learning_rate"] > 0.8
 
 
-def test_figure(found):
-    table, _ = found
+def test_figure(searched):
+    table, _ = searched
     with_shares = plot_search(table, {"learning_rate": 0.9, "batch_size": 0.1})
     names = ["trial", "learning rate", "weight decay", "optimizer", "batch size"]
     assert [axis.get_xlabel() for axis in with_shares.axes] == [*names, "importance"]

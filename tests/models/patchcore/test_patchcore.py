@@ -4,6 +4,7 @@ detector.
 
 import json
 import math
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -217,6 +218,17 @@ def test_fit_is_repeatable_and_says_what_it_did(fitted, backbone, samples):
     }
     assert fitted.memory_bank.shape == (512, 64)
     assert {"seconds_features", "seconds_coreset"} < fitted.stats.keys()
+
+
+def test_a_category_called_size_does_not_replace_the_size_of_the_bank(backbone, samples):
+    names = ["size", "size", "size", "neighbors"]
+    train = [
+        replace(sample, category=name)
+        for sample, name in zip(samples["train"], names, strict=False)
+    ]
+    stats = PatchCore(backbone, image_size=64, coreset_ratio=0.25).fit(train).stats
+    assert stats["bank_size"] == 4 * 16 * 16 * 0.25
+    assert stats["bank_size/size"] + stats["bank_size/neighbors"] == stats["bank_size"]
 
 
 def test_labels_that_are_unknown_leave_the_pixel_metrics(fitted, samples, tmp_path):

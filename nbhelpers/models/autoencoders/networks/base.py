@@ -13,7 +13,8 @@ from torch.utils.checkpoint import checkpoint
 
 from nbhelpers.errors import ConfigError, ModelError
 
-#: Compares reconstructions with targets, ``(B, 3, H, W)`` each; gives the loss and its terms by name.
+#: Compares reconstructions with targets, ``(B, 3, H, W)`` each; returns the loss and its terms by
+#: name.
 Criterion = Callable[[Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]]
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -49,8 +50,8 @@ class BaseAutoencoder(nn.Module, ABC):
         if image_size % multiple:
             near = max(multiple, round(image_size / multiple) * multiple)
             raise ConfigError(
-                f"autoencoder {self.name}: expected an image size that is a multiple of {multiple}, "
-                f"found {image_size}; set data.image_size={near}"
+                f"autoencoder {self.name}: expected an image size that is a multiple of "
+                f"{multiple}, found {image_size}; set data.image_size={near}"
             )
 
     @abstractmethod
@@ -80,7 +81,7 @@ class BaseAutoencoder(nn.Module, ABC):
         return self.decode(self.encode(images))
 
     def _checkpointed(self, function: Callable[[Any], Any], value: Any) -> Any:
-        """Apply ``function`` to ``value``, and compute its activations again when they are needed."""
+        """Apply ``function`` to ``value``, and compute the activations again for the gradients."""
         return checkpoint(
             function,
             value,
@@ -110,8 +111,8 @@ class BaseAutoencoder(nn.Module, ABC):
         expected = (3, self.image_size, self.image_size)
         if images.ndim != 4 or tuple(images.shape[1:]) != expected:
             raise ModelError(
-                f"autoencoder {self.name}: expected images (B, {', '.join(map(str, expected))}), found "
-                f"{tuple(images.shape)}; resize them, or build the network for their size"
+                f"autoencoder {self.name}: expected images (B, {', '.join(map(str, expected))}), "
+                f"found {tuple(images.shape)}; resize them, or build the network for their size"
             )
 
     @torch.no_grad()
@@ -182,8 +183,8 @@ class BaseAutoencoder(nn.Module, ABC):
         """
         if criterion is None:
             raise ModelError(
-                f"autoencoder {self.name}: expected a criterion for its loss, found None; pass one, for "
-                "instance of losses.build_loss"
+                f"autoencoder {self.name}: expected a criterion for its loss, found None; pass "
+                "what losses.build_loss returns"
             )
         return criterion
 

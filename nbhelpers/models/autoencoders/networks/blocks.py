@@ -1,4 +1,4 @@
-"""Blocks that several networks share: pairs of convolutions, enlargement, one vector as bottleneck."""
+"""Blocks that several networks share: pairs of convolutions, enlargement, maps to a vector."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class ResidualUp(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         larger = F.interpolate(maps, scale_factor=2.0)
-        # a 1 x 1 convolution and nearest neighbours commute, and here it sees a quarter of the pixels
+        # a 1 x 1 convolution and nearest neighbours commute; in this order it costs a quarter
         shortcut = F.interpolate(self.shortcut(maps), scale_factor=2.0)
         return F.relu(self.pair(larger) + shortcut)
 
@@ -75,7 +75,7 @@ class ToVector(nn.Sequential):
 
 
 class FromVector(nn.Sequential):
-    """Turns vectors ``(B, size)`` into maps ``(B, channels, side, side)``, as ``ToVector`` reversed.
+    """Turns vectors ``(B, size)`` into maps ``(B, channels, side, side)``: ``ToVector`` reversed.
 
     Args:
         channels: Number of channels of the maps.

@@ -75,8 +75,8 @@ class DiffusionAutoencoder(BaseAutoencoder):
         ):
             if not fits:
                 raise ConfigError(
-                    f"autoencoder {self.name} {setting}: expected {expected}, found {value!r}; change it "
-                    f"in autoencoder.networks.{self.name}"
+                    f"autoencoder {self.name} {setting}: expected {expected}, found {value!r}; "
+                    f"change it in autoencoder.networks.{self.name}"
                 )
         self.timesteps = timesteps
         self.noise_to = noise_to

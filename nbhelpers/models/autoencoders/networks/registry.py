@@ -22,7 +22,8 @@ def architecture_class(architecture: str) -> type[BaseAutoencoder]:
         close = difflib.get_close_matches(architecture, ARCHITECTURES, n=1)
         hint = f"did you mean {close[0]}?" if close else "choose one of them"
         raise ConfigError(
-            f"architecture: expected one of {', '.join(ARCHITECTURES)}, found '{architecture}'; {hint}"
+            f"architecture: expected one of {', '.join(ARCHITECTURES)}, found '{architecture}'; "
+            f"{hint}"
         )
     return class_of(ARCHITECTURES[architecture])
 

@@ -37,8 +37,8 @@ class ResNetAutoencoder(BaseAutoencoder):
         known = timm.list_models(module="resnet")
         if backbone not in known:
             raise ConfigError(
-                f"autoencoder {self.name} backbone: expected one of timm's ResNets, found {backbone!r}; "
-                "choose for instance resnet18 or resnet34"
+                f"autoencoder {self.name} backbone: expected one of timm's ResNets, found "
+                f"{backbone!r}; choose for instance resnet18 or resnet34"
             )
         # typed as Any, since nn.Module knows nothing of timm's num_features
         body: Any = timm.create_model(backbone, pretrained=False, num_classes=0, global_pool="")

@@ -1,4 +1,4 @@
-"""A vision transformer as an autoencoder: patches become tokens, and tokens become patches again."""
+"""A vision transformer as an autoencoder: patches become tokens, and tokens become patches."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from nbhelpers.models.autoencoders.pixels import PIXELS
 class VitAutoencoder(BaseAutoencoder):
     """An encoder and a decoder of transformer blocks, with one token per patch.
 
-    The blocks normalise their input (Dosovitskiy et al. 2021), and attention runs over the tokens of
-    one image. The positions are the fixed sines and cosines of MAE (He et al. 2022); they are added
-    before the encoder and again before the decoder. A token of the default width holds as many
-    numbers as its patch has pixel values, so the network can copy a patch.
+    The blocks normalise their input (Dosovitskiy et al. 2021), and attention runs over the tokens
+    of one image. The positions are the fixed sines and cosines of MAE (He et al. 2022); they are
+    added before the encoder and again before the decoder. A token of the default width holds as
+    many numbers as its patch has pixel values, so the network can copy a patch.
 
     Args:
         image_size: Side of the images, in pixels; a multiple of ``patch``.
@@ -55,8 +55,8 @@ class VitAutoencoder(BaseAutoencoder):
         super().__init__(image_size, multiple=patch)
         if dim % heads or dim % 4:
             raise ConfigError(
-                f"autoencoder {self.name} dim: expected a multiple of 4 and of heads={heads}, found {dim}"
-                "; change dim or heads"
+                f"autoencoder {self.name} dim: expected a multiple of 4 and of heads={heads}, "
+                f"found {dim}; change dim or heads"
             )
 
         def blocks(count: int) -> nn.Sequential:
@@ -116,8 +116,8 @@ class VitAutoencoder(BaseAutoencoder):
         blocks = self.encoder[:-1]  # the last is a normalisation
         if not -len(blocks) <= layer < len(blocks):
             raise ConfigError(
-                f"layer: expected {-len(blocks)} to {len(blocks) - 1}, found {layer}; the encoder has "
-                f"{len(blocks)} blocks"
+                f"layer: expected {-len(blocks)} to {len(blocks) - 1}, found {layer}; choose one "
+                f"of the encoder's {len(blocks)} blocks"
             )
         training = self.training
         try:

@@ -76,8 +76,8 @@ def hold_out(
     """
     if len(samples) < 2:
         raise DataError(
-            f"training: expected at least 2 good images, one of them to be held out, found {len(samples)}; "
-            "add images to train/good or raise splits.train_ratio"
+            "training: expected at least 2 good images, one of them to be held out, found "
+            f"{len(samples)}; add images to train/good or raise splits.train_ratio"
         )
     members: dict[Hashable, list[int]] = {}
     for index, (_, key) in enumerate(
@@ -86,9 +86,9 @@ def hold_out(
         members.setdefault(key, []).append(index)
     if len(members) < 2:
         raise DataError(
-            f"training: expected good images of at least 2 groups, one of them to be held out, found "
-            f"{len(samples)} images of {len(members)}; add images of other objects to train/good, or lower "
-            "max_gap in splits.groups"
+            "training: expected good images of at least 2 groups, one of them to be held out, "
+            f"found {len(samples)} images of {len(members)}; add images of other objects to "
+            "train/good, or lower max_gap in splits.groups"
         )
     count = max(1, round(share * len(samples)))
     draw = np.random.default_rng(derived_seed(seed, purpose))
@@ -139,7 +139,7 @@ class TrainingImages(Dataset):
         return len(self.samples)
 
     def __getitem__(self, epoch_and_index: tuple[int, int]) -> tuple[Tensor, str]:
-        """Return the pixels ``(3, H, W)`` in [-1, 1] of an image in an epoch, and its sample's id."""
+        """Return an image's pixels ``(3, H, W)`` in [-1, 1] in an epoch, and its sample's id."""
         epoch, index = epoch_and_index
         image = self._read(self.samples[index]) if self.kept is None else self.kept[index]
         # built for each image, in about a millisecond, so that its generators start from the seed

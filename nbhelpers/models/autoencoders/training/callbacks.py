@@ -34,7 +34,10 @@ class WholeFiles(TorchCheckpointIO):
 
 
 class History(Callback):
-    """One row per epoch, written at its end as JSON and CSV, to the trackers and to the progress bar.
+    """Keeps one row per epoch.
+
+    At the end of each epoch the rows are written as JSON and CSV, and the row is sent to the
+    trackers and to the progress bar.
 
     Args:
         folder: Where the two files go.

@@ -59,14 +59,13 @@ def lightning_precision(
     """
     if name == "16" and device.type != "cuda":
         raise ConfigError(
-            f"autoencoder.training.precision: expected a CUDA device for 16, found {device.type}; set it "
-            "to auto, bf16 or 32"
+            f"autoencoder.training.precision: expected a CUDA device for 16, found {device.type}; "
+            "set it to auto, bf16 or 32"
         )
-    if name == "auto":
-        if device.type != "cuda":
-            name = "32"
-        else:
-            name = "bf16" if torch.cuda.is_bf16_supported(False) else "16"
+    if name == "auto" and device.type != "cuda":
+        name = "32"
+    elif name == "auto":
+        name = "bf16" if torch.cuda.is_bf16_supported(False) else "16"
     return PRECISIONS[name]
 
 
@@ -138,7 +137,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hide Lightning's notes and tips, and its warnings of ``CHATTER``; other warnings are shown."""
+    """Hide Lightning's notes and tips, and the warnings of ``CHATTER``; other warnings appear."""
     logger = logging.getLogger("lightning.pytorch")
     before = logger.level
     logger.setLevel(logging.WARNING)

@@ -18,8 +18,8 @@ from nbhelpers.models.autoencoders.training.batches import Batches, corrupt, der
 from nbhelpers.models.autoencoders.training.schedule import Schedule, make_optimizer
 
 ADVICE = (
-    "lower autoencoder.training.learning_rate, set clip_norm to 1 or less, or set precision to 32 if it is 16 or "
-    "bf16"
+    "lower autoencoder.training.learning_rate, set clip_norm to 1 or less, or set precision to 32 "
+    "if it is 16 or bf16"
 )
 #: How many steps in a row half precision may skip. Each of them halves the loss scale, which starts
 #: at 2^16: after 20 it is below 1, and the training gives up.

@@ -41,8 +41,8 @@ def make_trackers(settings: TrainingConfig, folder: Path) -> list[Logger]:
         package = importlib.util.find_spec(name)
         if package is None or package.origin is None:  # without an origin it is a mere folder
             raise ConfigError(
-                f"tracker '{name}': expected the package {name}, found none; pip install {name} or remove "
-                "it from autoencoder.training.trackers"
+                f"tracker '{name}': expected the package {name}, found none; pip install {name} or "
+                "remove it from autoencoder.training.trackers"
             )
     loggers = [_make(name, folder) for name in settings.trackers]
     for logger in loggers:

@@ -125,9 +125,9 @@ def train(
             TypeError,
         ) as error:
             raise ModelError(
-                f"{folder}: expected the weights of network {network.name} and their {HISTORY}, found "
-                f"others or damaged ones ({type(error).__name__}: {str(error).splitlines()[0]}); remove "
-                "the folder and train again"
+                f"{folder}: expected the weights of network {network.name} and their {HISTORY}, "
+                f"found others or damaged ones ({type(error).__name__}: "
+                f"{str(error).splitlines()[0]}); remove the folder and train again"
             ) from error
     network.to(target).eval()
     return trained
@@ -234,8 +234,9 @@ def _halved(
             else "autoencoder.training.gradient_checkpointing=true, "
         )
         raise ResourceError(
-            f"training of {network.name}: expected memory for one image of {network.image_size} px on {device}, found "
-            f"too little; set {checkpointing}a smaller data.image_size or network"
+            f"training of {network.name}: expected memory for one image of {network.image_size} px "
+            f"on {device}, found too little; set {checkpointing}a smaller data.image_size or "
+            "network"
         ) from error
     smaller = replace(batches, size=size // 2, accumulate=batches.accumulate * 2)
     print(

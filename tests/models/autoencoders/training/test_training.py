@@ -16,17 +16,25 @@ from nbhelpers.config import ROOT, load_config
 from nbhelpers.errors import ConfigError, ModelError
 from nbhelpers.models.autoencoders.networks.registry import build_network
 from nbhelpers.models.autoencoders.training.batches import TrainingImages, hold_out
+from tests.models.autoencoders.training.small_networks import (
+    BASE,
+    Constant,
+    Level,
+    Never,
+    Plain,
+    same_weights,
+)
 
 
 @pytest.mark.parametrize(
     ("optimizer", "kind"),
     [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)],
 )
-def test_two_epochs_of_one_batch_are_two_steps_of_torch(samples, run, kit, optimizer, kind):
+def test_two_epochs_of_one_batch_are_two_steps_of_torch(samples, run, optimizer, kind):
     network, _ = run("run", optimizer=optimizer, learning_rate=0.02, weight_decay=0.1, batch_size=8)
-    training, _ = hold_out(samples["train"], kit.BASE["held_out_share"], 3, "held-out")
+    training, _ = hold_out(samples["train"], BASE["held_out_share"], 3, "held-out")
     images = torch.stack([TrainingImages(training, 32)[0, i][0] for i in range(7)])
-    twin = kit.Plain()
+    twin = Plain()
     options = {"momentum": 0.9} if optimizer == "sgd" else {}
     steps = kind(twin.parameters(), lr=0.02, weight_decay=0.1, **options)
     for _ in range(2):
@@ -35,10 +43,10 @@ def test_two_epochs_of_one_batch_are_two_steps_of_torch(samples, run, kit, optim
         steps.step()
     for name, tensor in twin.state_dict().items():
         assert torch.allclose(network.state_dict()[name], tensor, atol=1e-6), name
-        assert not torch.allclose(kit.Plain().state_dict()[name], tensor, atol=1e-5)
+        assert not torch.allclose(Plain().state_dict()[name], tensor, atol=1e-5)
 
 
-def test_twice_four_images_are_eight(run, kit):
+def test_twice_four_images_are_eight(run):
     whole, result = run("whole", batch_size=8)
     parts, other = run("parts", batch_size=4, accumulate=2)  # four and three
     single, _ = run("single", batch_size=4)
@@ -61,10 +69,10 @@ def test_twice_four_images_are_eight(run, kit):
         ),  # the first after the warm-up is the best, then plateau_epochs + 1
     ],
 )
-def test_rates_rise_linearly_and_follow_the_scheduler(run, kit, scheduler, factors):
+def test_rates_rise_linearly_and_follow_the_scheduler(run, scheduler, factors):
     _, result = run(
         "run",
-        criterion=kit.Constant(),
+        criterion=Constant(),
         scheduler=scheduler,
         warmup_epochs=2,
         step_epochs=2,
@@ -90,11 +98,11 @@ def test_gradients_are_clipped(run):
     assert all(row["gradient_norm_clipped"] <= 0.01 * (1 + 1e-6) for row in tight.history)
 
 
-def test_gradient_checkpointing_changes_no_weight(run, kit):
+def test_gradient_checkpointing_changes_no_weight(run):
     sizes = {"channels": (4, 8), "latent": 8, "seed": 1}
     first, _ = run("first", build_network("cnn", 32, **sizes))
     second, _ = run("second", build_network("cnn", 32, **sizes), gradient_checkpointing=True)
-    assert second.gradient_checkpointing and kit.same_weights(first, second)
+    assert second.gradient_checkpointing and same_weights(first, second)
 
 
 def test_a_network_that_asks_no_criterion_needs_none(run):
@@ -106,10 +114,10 @@ def test_a_network_that_asks_no_criterion_needs_none(run):
     assert len(history) == 2 and {"train_noise", "held_out_loss"} <= history[0].keys()
 
 
-def test_the_best_epoch_is_returned_not_the_last(run, kit):
+def test_the_best_epoch_is_returned_not_the_last(run):
     network, result = run(
         "run",
-        kit.Level(),
+        Level(),
         optimizer="sgd",
         momentum=0.0,
         weight_decay=0.0,
@@ -127,10 +135,10 @@ def test_the_best_epoch_is_returned_not_the_last(run, kit):
     assert result.stats["epochs"] == 4 and all(p.grad is None for p in network.parameters())
 
 
-def test_stops_when_the_held_out_loss_stays(run, kit):
-    _, result = run("stays", criterion=kit.Constant(), patience=2, epochs=9)
+def test_stops_when_the_held_out_loss_stays(run):
+    _, result = run("stays", criterion=Constant(), patience=2, epochs=9)
     assert len(result.history) == result.stats["epochs"] == 3 and result.stats["best_epoch"] == 1
-    assert len(run("never", criterion=kit.Constant(), patience=0, epochs=5)[1].history) == 5
+    assert len(run("never", criterion=Constant(), patience=0, epochs=5)[1].history) == 5
     sinks = {
         "optimizer": "sgd",
         "momentum": 0.0,
@@ -140,14 +148,14 @@ def test_stops_when_the_held_out_loss_stays(run, kit):
     }
     # by 0.01 an epoch: three together are more than the first min_delta, and less than the second
     for name, min_delta, epochs in (("quick", 0.02, 9), ("slow", 0.2, 4)):
-        _, result = run(name, kit.Level(), patience=3, min_delta=min_delta, epochs=9, **sinks)
+        _, result = run(name, Level(), patience=3, min_delta=min_delta, epochs=9, **sinks)
         assert len(result.history) == epochs
 
 
-def test_a_finished_training_is_loaded_and_its_files_agree(run, kit, tmp_path):
+def test_a_finished_training_is_loaded_and_its_files_agree(run, tmp_path):
     network, result = run("run")
-    again, second = run("run", criterion=kit.Never())
-    assert kit.same_weights(network, again) and not again.training and result == second
+    again, second = run("run", criterion=Never())
+    assert same_weights(network, again) and not again.training and result == second
     folder = tmp_path / "run"
     assert sorted(path.name for path in folder.iterdir()) == [
         "history.json",

@@ -16,11 +16,12 @@ from torch import nn
 from nbhelpers.errors import ConfigError, DivergenceError, ModelError, ResourceError
 from nbhelpers.models.autoencoders.training import fitting
 from nbhelpers.models.autoencoders.training.module import SKIPPED
+from tests.models.autoencoders.training.small_networks import Plain, Small, Squares, same_weights
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_loss_that_is_not_finite_stops_and_says_where(run, kit, value):
-    class Fifth(kit.Squares):
+def test_a_loss_that_is_not_finite_stops_and_says_where(run, value):
+    class Fifth(Squares):
         calls = 0
 
         def forward(self, *pair):
@@ -34,8 +35,8 @@ def test_a_loss_that_is_not_finite_stops_and_says_where(run, kit, value):
         run("run", criterion=Fifth())
 
 
-def test_a_held_out_loss_that_is_not_finite_stops_too(run, kit):
-    class Third(kit.Squares):
+def test_a_held_out_loss_that_is_not_finite_stops_too(run):
+    class Third(Squares):
         calls = 0
 
         def forward(self, *pair):
@@ -56,7 +57,7 @@ def test_a_gradient_that_is_not_finite_stops(run):
         run("run", criterion=Root())
 
 
-def test_half_precision_skips_some_steps_and_no_more(run, kit, monkeypatch):
+def test_half_precision_skips_some_steps_and_no_more(run, monkeypatch):
     """On a CPU, with the scaler of a GPU's half precision."""
 
     class Half(MixedPrecision):
@@ -67,7 +68,7 @@ def test_half_precision_skips_some_steps_and_no_more(run, kit, monkeypatch):
         half = Half("16-mixed", "cpu", torch.amp.GradScaler("cpu"))
         return Trainer(plugins=[*plugins, half], **options)
 
-    class Root(kit.Squares):  # finite at 0, its slope is not; in all steps but some
+    class Root(Squares):  # finite at 0, its slope is not; in all steps but some
         steps, broken = 0, 0
 
         def forward(self, reconstructions, targets):
@@ -81,7 +82,7 @@ def test_half_precision_skips_some_steps_and_no_more(run, kit, monkeypatch):
     some.broken, all_of_them.broken = 1, 10**6
     network, result = run("some", criterion=some)
     assert [("gradient_norm" in row) for row in result.history] == [True, True]
-    assert not kit.same_weights(network, kit.Plain())
+    assert not same_weights(network, Plain())
     with pytest.raises(
         DivergenceError, match="epoch 10: expected a finite gradient, found norm .*precision to 32"
     ):
@@ -89,8 +90,8 @@ def test_half_precision_skips_some_steps_and_no_more(run, kit, monkeypatch):
     assert all_of_them.steps == SKIPPED == 20
 
 
-def test_out_of_memory_halves_the_batch_and_keeps_the_step(run, kit, capsys):
-    network, result = run("small", kit.Small(), batch_size=8)
+def test_out_of_memory_halves_the_batch_and_keeps_the_step(run, capsys):
+    network, result = run("small", Small(), batch_size=8)
     assert capsys.readouterr().out.splitlines() == [
         "training of plain: out of memory with batches of 8; continues with batches of 4, 2 per step",
         "training of plain: out of memory with batches of 4; continues with batches of 2, 4 per step",
@@ -98,22 +99,19 @@ def test_out_of_memory_halves_the_batch_and_keeps_the_step(run, kit, capsys):
     twin, other = run("twin", batch_size=2, accumulate=4)
     assert capsys.readouterr().out == ""
     assert (
-        kit.same_weights(network, twin)
-        and result.stats["batch_size"] == other.stats["batch_size"] == 2
+        same_weights(network, twin) and result.stats["batch_size"] == other.stats["batch_size"] == 2
     )
     with pytest.raises(ResourceError, match="one image of 32 px on cpu.*gradient_checkpointing"):
-        run("none", kit.Small(fits=0), batch_size=2)
+        run("none", Small(fits=0), batch_size=2)
     with pytest.raises(
         ResourceError, match=r"found too little; set a smaller data.image_size or network$"
     ):
-        run("on already", kit.Small(fits=0), batch_size=2, gradient_checkpointing=True)
+        run("on already", Small(fits=0), batch_size=2, gradient_checkpointing=True)
 
 
-def test_out_of_memory_later_goes_on_from_the_checkpoint(run, kit):
+def test_out_of_memory_later_goes_on_from_the_checkpoint(run):
     _, whole = run("whole", epochs=3)
-    _, result = run(
-        "late", kit.Small(calls=3), epochs=3
-    )  # an epoch is two batches and one held out
+    _, result = run("late", Small(calls=3), epochs=3)  # an epoch is two batches and one held out
     assert [row["epoch"] for row in result.history] == [1, 2, 3] and result.stats["batch_size"] == 2
     assert result.history[0]["held_out_loss"] == whole.history[0]["held_out_loss"]
     assert result.history[1]["held_out_loss"] != whole.history[1]["held_out_loss"]
@@ -139,15 +137,15 @@ def test_says_nothing_but_the_bar(run, capfd, monkeypatch):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         run("run")
-    said = capfd.readouterr()
-    assert said.out == "" and "2/2" in said.err and "held_out_loss=" in said.err
+    output = capfd.readouterr()
+    assert output.out == "" and "2/2" in output.err and "held_out_loss=" in output.err
     assert all(
-        line.startswith("train:") for line in said.err.replace("\r", "\n").splitlines() if line
+        line.startswith("train:") for line in output.err.replace("\r", "\n").splitlines() if line
     )
     assert [str(warning.message) for warning in caught if "lightning" in warning.filename] == []
 
 
-def test_precision(run, kit):
+def test_precision(run):
     from nbhelpers.models.autoencoders.training.fitting import lightning_precision
 
     names = [lightning_precision(name, torch.device("cpu")) for name in ("auto", "32", "bf16")]
@@ -157,7 +155,7 @@ def test_precision(run, kit):
     half, result = run("half", precision="bf16")
     assert all(tensor.dtype == torch.float32 for tensor in half.state_dict().values())
     assert (
-        not kit.same_weights(full, half)
+        not same_weights(full, half)
         and result.history[-1]["held_out_loss"] < result.history[0]["held_out_loss"]
     )
     with pytest.raises(
@@ -186,11 +184,11 @@ def test_tensorboard_has_the_rows_and_the_reconstructions(run, tmp_path):
 
 
 def test_a_tracker_that_is_not_installed_is_refused_at_once(run, tmp_path, monkeypatch):
-    found = importlib.util.find_spec
+    original = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util,
         "find_spec",
-        lambda name, *more: name != "wandb" and found(name, *more) or None,
+        lambda name, *more: None if name == "wandb" else original(name, *more),
     )
     text = (
         r"tracker 'wandb': expected the package wandb, found none; pip install wandb or remove it"

@@ -16,6 +16,7 @@ from nbhelpers.models.autoencoders.training.batches import (
     derived_seed,
     hold_out,
 )
+from tests.models.autoencoders.training.small_networks import Plain
 
 
 def test_held_out_images_are_a_seeded_share():
@@ -33,11 +34,11 @@ def test_held_out_images_are_a_seeded_share():
 def test_without_groups_the_draw_is_as_it_always_was():
     for count, share, seed in ((30, 0.1, 1), (64, 0.25, 2), (2, 0.9, 3), (9, 0.99, 4)):
         draw = np.random.default_rng(derived_seed(seed, "held-out"))
-        wanted = draw.choice(
+        expected = draw.choice(
             count, min(max(1, round(share * count)), count - 1), replace=False
         ).tolist()
         for groups in (None, list(range(count))):
-            assert hold_out(range(count), share, seed, "held-out", groups)[1] == sorted(wanted)
+            assert hold_out(range(count), share, seed, "held-out", groups)[1] == sorted(expected)
 
 
 def test_groups_are_held_out_whole():
@@ -145,12 +146,10 @@ def test_corruption_by_hand():
     assert not masked.equal(corrupt(images, "mask", 2))
 
 
-def test_targets_stay_clean_and_held_out_images_are_corrupted_alike_in_every_epoch(
-    samples, run, kit
-):
+def test_targets_stay_clean_and_held_out_images_are_corrupted_alike_in_every_epoch(samples, run):
     seen = {True: [], False: []}
 
-    class Watched(kit.Plain):
+    class Watched(Plain):
         def loss(self, inputs, targets, criterion):
             seen[self.training].append((inputs.clone(), targets.clone()))
             return super().loss(inputs, targets, criterion)

@@ -15,6 +15,7 @@ from nbhelpers.config.autoencoders import TrainingConfig
 from nbhelpers.data.layout import Sample
 from nbhelpers.models.autoencoders.networks.registry import ARCHITECTURES, build_network
 from nbhelpers.models.autoencoders.training.trainer import train
+from tests.models.autoencoders.training.small_networks import same_weights
 
 # all that is random at once: order, dropout, augmentation, corruption; and a rate that changes
 # every epoch
@@ -112,7 +113,7 @@ def files(folder):
 
 
 @pytest.mark.slow
-def test_a_killed_process_goes_on_in_another(samples, whole, kit, tmp_path):
+def test_a_killed_process_goes_on_in_another(samples, whole, tmp_path):
     folder, environment = tmp_path / "run", {**os.environ, "PYTHONPATH": str(ROOT)}
     paths = [str(sample.image) for sample in samples["train"]]
     done = subprocess.run(
@@ -133,7 +134,7 @@ def test_a_killed_process_goes_on_in_another(samples, whole, kit, tmp_path):
     torn.write_bytes(b"half a checkpoint")
 
     network, rows, criterion = go(samples["train"], folder)
-    assert kit.same_weights(network, whole[0]) and rows == whole[1]
+    assert same_weights(network, whole[0]) and rows == whole[1]
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5]
     assert criterion.calls == 3 * STEPS  # no epoch twice
     assert files(folder) == ["history.json", "metrics.csv", "weights.safetensors"]
@@ -141,15 +142,15 @@ def test_a_killed_process_goes_on_in_another(samples, whole, kit, tmp_path):
 
 
 @pytest.mark.parametrize("at", [1, STEPS + 2, 3 * STEPS])
-def test_wherever_it_stops_it_ends_alike(samples, whole, kit, tmp_path, at):
+def test_wherever_it_stops_it_ends_alike(samples, whole, tmp_path, at):
     with pytest.raises(Stop):
         go(samples["train"], tmp_path / "run", Counting(at, stop))
     network, rows, _ = go(samples["train"], tmp_path / "run")
-    assert kit.same_weights(network, whole[0]) and rows == whole[1]
+    assert same_weights(network, whole[0]) and rows == whole[1]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_architecture_ends_alike(samples, kit, tmp_path, architecture):
+def test_every_architecture_ends_alike(samples, tmp_path, architecture):
     def once(folder, at=0):
         network = build_network(architecture, 32, seed=1, **SMALLEST[architecture])
         loss, calls = network.loss, iter(range(1, 100))
@@ -174,15 +175,15 @@ def test_every_architecture_ends_alike(samples, kit, tmp_path, architecture):
     with pytest.raises(Stop):
         once(tmp_path / "run", at=2 * STEPS + 2)
     again, same = once(tmp_path / "run")
-    assert kit.same_weights(network, again) and losses == same and len(set(losses)) == 3
+    assert same_weights(network, again) and losses == same and len(set(losses)) == 3
 
 
-def test_workers_change_nothing_and_resume_alike(samples, whole, kit, tmp_path):
+def test_workers_change_nothing_and_resume_alike(samples, whole, tmp_path):
     loader = {"num_workers": 1, "persistent_workers": True, "prefetch_factor": 2}
     with pytest.raises(Stop):
         go(samples["train"], tmp_path / "run", Counting(2 * STEPS + 1, stop), loader)
     network, rows, _ = go(samples["train"], tmp_path / "run", loader=loader)
-    assert kit.same_weights(network, whole[0]) and rows == whole[1]
+    assert same_weights(network, whole[0]) and rows == whole[1]
 
 
 @pytest.mark.parametrize(
@@ -198,28 +199,28 @@ def test_workers_change_nothing_and_resume_alike(samples, whole, kit, tmp_path):
         {"scheduler": "step", "step_epochs": 1, "patience": 2, "min_delta": 9.0, "epochs": 6},
     ],
 )
-def test_rates_and_patience_go_on_where_they_were(samples, kit, tmp_path, changes):
+def test_rates_and_patience_go_on_where_they_were(samples, tmp_path, changes):
     network, rows, _ = go(samples["train"], tmp_path / "whole", **changes)
     assert len({row["learning_rate"] for row in rows}) > 2
     for at in (2 * STEPS + 1, 3 * STEPS - 1):
         with pytest.raises(Stop):
             go(samples["train"], tmp_path / f"run{at}", Counting(at, stop), **changes)
         again, same, _ = go(samples["train"], tmp_path / f"run{at}", **changes)
-        assert kit.same_weights(network, again) and rows == same
+        assert same_weights(network, again) and rows == same
 
 
 @pytest.mark.parametrize("changes", [{}, {"patience": 1, "min_delta": 9.0}])
-def test_killed_after_the_last_epoch_trains_no_more(samples, kit, tmp_path, changes):
+def test_killed_after_the_last_epoch_trains_no_more(samples, tmp_path, changes):
     network, rows, _ = go(samples["train"], tmp_path / "run", keep_checkpoints=True, **changes)
     assert len(rows) == (2 if changes else 5)
     (tmp_path / "run" / "weights.safetensors").unlink()
     again, same, criterion = go(
         samples["train"], tmp_path / "run", keep_checkpoints=True, **changes
     )
-    assert kit.same_weights(network, again) and rows == same and criterion.calls == 0
+    assert same_weights(network, again) and rows == same and criterion.calls == 0
 
 
-def test_a_folder_may_be_moved_and_its_best_is_not_forgotten(samples, kit, tmp_path):
+def test_a_folder_may_be_moved_and_its_best_is_not_forgotten(samples, tmp_path):
     def rising():  # a loss that gets worse and worse
         class Rising(Counting):
             def forward(self, *pair):
