@@ -145,8 +145,8 @@ class Detector(ABC):
             images: ``(B, 3, H, W)``, normalised as ``normalization`` says.
 
         Returns:
-            Three arrays: anomaly maps ``(B, H, W)`` float32; image scores ``(B,)`` float32; and
-            for each location of the feature grid the index of the training image that is nearest,
+            The anomaly maps ``(B, H, W)`` float32; the image scores ``(B,)`` float32; and for each
+            location of the feature grid the index of the training image that is nearest,
             ``(B, h, w)`` int32, or None if the detector does not know it.
         """
 

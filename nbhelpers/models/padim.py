@@ -39,7 +39,7 @@ from nbhelpers.models.threads import single_threaded
 
 
 class Padim(FeatureDetector):
-    """The PaDiM detector.
+    """PaDiM: scores images by the distances of their embeddings to one Gaussian per location.
 
     For each location of the feature grid it learns a Gaussian of the embeddings that good images
     have there. An image is as anomalous as its embeddings are far from these Gaussians, so the

@@ -150,7 +150,8 @@ def reconstruction_quality(images: Tensor, reconstructions: Tensor) -> dict[str,
         reconstructions: ``(B, 3, H, W)`` in [-1, 1].
 
     Returns:
-        Three arrays ``(B,)`` float32: ``ssim`` (1 is perfect), ``mse`` and ``l1`` (0 is perfect).
+        The measures ``ssim`` (1 is perfect), ``mse`` and ``l1`` (0 is perfect) by name, ``(B,)``
+        float32 each.
 
     Raises:
         ModelError: If the shapes differ, or the images are smaller than SSIM's window.

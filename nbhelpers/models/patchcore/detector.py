@@ -38,10 +38,10 @@ from nbhelpers.models.patchcore.neighbours import Centres, check_features
 
 
 class PatchCore(FeatureDetector):
-    """The PatchCore detector.
+    """PatchCore: scores images by the distances of their patches to a memory bank.
 
-    It remembers patch features of good images in a memory bank. A patch of a new image is as
-    anomalous as it is far from the nearest feature in the bank.
+    The memory bank has patch features of good images. A patch of a new image is as anomalous as it
+    is far from the nearest feature in the bank, and an image as its most anomalous patch.
 
     Args:
         backbone: The frozen network. Its feature maps are averaged over 3 x 3 neighbourhoods and
@@ -108,6 +108,7 @@ class PatchCore(FeatureDetector):
 
     @torch.no_grad()
     def _extract(self, images: Tensor) -> Tensor:
+        """Compute the patch features of one block of images; see ``extract``."""
         maps = [F.avg_pool2d(m, 3, stride=1, padding=1) for m in self.backbone(images).values()]
         grid = max((m.shape[-2:] for m in maps), key=math.prod)
         maps = [
@@ -232,6 +233,11 @@ class PatchCore(FeatureDetector):
         return self._fitted().centres
 
     def _fitted(self) -> Centres:
+        """Return the memory bank.
+
+        Raises:
+            ModelError: If the detector is not fitted.
+        """
         if self.bank is None:
             raise ModelError(
                 "PatchCore: expected a memory bank, found none; call fit or load first"
@@ -248,9 +254,9 @@ class PatchCore(FeatureDetector):
             features: ``(B, h, w, D)``, so each image has P = h w patches.
 
         Returns:
-            Three tensors: patch scores ``(B, h, w)``, each patch's Euclidean distance to its
-            nearest bank feature; image scores ``(B,)``; and the index of each patch's nearest bank
-            feature ``(B, h, w)``.
+            The patch scores ``(B, h, w)``, which are the Euclidean distances of the patches to
+            their nearest bank features; the image scores ``(B,)``; and the indices ``(B, h, w)`` of
+            these bank features.
 
         Raises:
             ModelError: If the detector is not fitted, or was fitted with features of another

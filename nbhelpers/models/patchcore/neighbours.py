@@ -1,6 +1,6 @@
 """Exact Euclidean nearest neighbours, nearly as fast as a matrix product.
 
-With |x - c|^2 = |x|^2 + |c|^2 - 2 x.c a matrix product does most of the work. But the formula
+With ``|x - c|^2 = |x|^2 + |c|^2 - 2 x.c`` a matrix product does most of the work. But the formula
 cancels: for two close points far from the origin few correct digits are left. So the product only
 gives a *lower bound* of every squared distance, from which its largest possible rounding error is
 already subtracted. A pair whose bound is not below what is already known is dropped. The few other
@@ -125,9 +125,9 @@ class Centres:
             points: ``(N, D)`` float32.
 
         Returns:
-            Two tensors ``(N,)``: the distance to the nearest centre, and its index. Of several
-            equally near centres it is the lowest index. A point with a NaN has an infinite
-            distance.
+            The distance of each point to its nearest centre, ``(N,)``, and the index of that
+            centre, ``(N,)``. Of several equally near centres the lowest index is taken. A point
+            with a NaN has an infinite distance.
         """
         distance = torch.full((len(points),), torch.inf, device=points.device)
         index = torch.full((len(points),), len(self.centres), device=points.device)

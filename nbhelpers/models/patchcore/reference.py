@@ -68,8 +68,9 @@ def nearest_neighbour(patches: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
         bank: ``(M, D)``, the memory bank.
 
     Returns:
-        Two tensors ``(P,)``: each patch's distance to its nearest bank feature, and that feature's
-        index in the bank. Of several equally near features it is the one with the lowest index.
+        The distance of each patch to its nearest bank feature, ``(P,)``, and the index of that
+        feature in the bank, ``(P,)``. Of several equally near features the one with the lowest
+        index is taken.
     """
     distances = distance_matrix(patches, bank)  # (P, M)
     return distances.amin(dim=1), distances.argmin(dim=1)

@@ -48,6 +48,7 @@ class ResidualUp(nn.Module):
         self.shortcut = nn.Conv2d(inputs, outputs, 1)
 
     def forward(self, maps: Tensor) -> Tensor:
+        """Enlarge the maps."""
         larger = F.interpolate(maps, scale_factor=2.0)
         # a 1 x 1 convolution and nearest neighbours commute; in this order it costs a quarter
         shortcut = F.interpolate(self.shortcut(maps), scale_factor=2.0)

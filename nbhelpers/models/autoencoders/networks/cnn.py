@@ -60,4 +60,5 @@ class CnnAutoencoder(BaseAutoencoder):
 
 
 def _stage(convolution: nn.Module, channels: int) -> nn.Sequential:
+    """Make a stage: the convolution, a batch normalisation of its channels and an activation."""
     return nn.Sequential(convolution, nn.BatchNorm2d(channels), nn.LeakyReLU(0.2))

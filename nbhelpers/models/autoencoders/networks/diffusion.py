@@ -195,4 +195,5 @@ class DiffusionAutoencoder(BaseAutoencoder):
 
 
 def _generator(seed: int) -> torch.Generator:
+    """Make a seeded generator on the CPU."""
     return torch.Generator().manual_seed(seed)

@@ -147,6 +147,7 @@ class _Encoder(nn.Module):
         self.vector = ToVector(channels[-1], side, size)
 
     def forward(self, images: Tensor) -> list[Tensor]:
+        """Compute the embeddings of images, one tensor per scale."""
         maps = [images]
         for stage in self.stages:
             maps.append(stage(maps[-1]))

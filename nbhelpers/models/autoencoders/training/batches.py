@@ -133,6 +133,7 @@ class TrainingImages(Dataset):
         self.kept = [self._read(sample) for sample in self.samples] if fits else None
 
     def _read(self, sample: Sample) -> np.ndarray:
+        """Read an image as ``(image_size, image_size, 3)`` uint8."""
         return resize_image(read_image(sample.image), self.image_size)
 
     def __len__(self) -> int:
@@ -243,6 +244,7 @@ class Batches:
         return self._loader(self.held_out, EpochOrder(len(self.held_out)), drop_last=False)
 
     def _loader(self, images: TrainingImages, order: EpochOrder, drop_last: bool) -> DataLoader:
+        """Make a loader of images in an order, with the options of ``loader``."""
         workers = self.loader.get("num_workers", 0)
         return DataLoader(
             images,

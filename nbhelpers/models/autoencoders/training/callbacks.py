@@ -62,6 +62,7 @@ class History(Callback):
         self.rows = list(state["rows"])
 
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """Show the progress bar."""
         self._bar = tqdm(
             total=trainer.max_epochs, initial=len(self.rows), desc="train", unit="epoch"
         )
@@ -69,11 +70,13 @@ class History(Callback):
     def on_train_epoch_start(
         self, trainer: lightning.Trainer, module: lightning.LightningModule
     ) -> None:
+        """Start the clock of the epoch."""
         self._started = time.perf_counter()
 
     def on_train_epoch_end(
         self, trainer: lightning.Trainer, module: lightning.LightningModule
     ) -> None:
+        """Write the row of the epoch."""
         epoch = trainer.current_epoch + 1
         row = {
             "epoch": epoch,
@@ -98,6 +101,7 @@ class History(Callback):
     def teardown(
         self, trainer: lightning.Trainer, module: lightning.LightningModule, stage: str
     ) -> None:
+        """Close the progress bar."""
         self._bar.close()
 
 
@@ -135,14 +139,15 @@ class Checkpoints(Checkpoint):
         self.best_epoch, self.best_loss = state["best_epoch"], state["best_loss"]
 
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """Keep a training stopped that had stopped early before it was killed."""
         early = trainer.early_stopping_callback
-        # a training that is resumed where it had stopped early stays stopped
         if early is not None and early.wait_count >= early.patience:
             trainer.should_stop = True
 
     def on_train_epoch_end(
         self, trainer: lightning.Trainer, module: lightning.LightningModule
     ) -> None:
+        """Write the checkpoints of the epoch, then remove an older best one."""
         loss, epoch = float(trainer.callback_metrics["held_out_loss"]), trainer.current_epoch + 1
         if loss < self.best_loss:
             self.best_epoch, self.best_loss = epoch, loss

@@ -169,6 +169,7 @@ class TrainingModule(lightning.LightningModule):
             self.log(name, value, on_step=False, on_epoch=True, reduce_fx="max", logger=False)
 
     def _check(self, loss: Tensor, names: list[str]) -> None:
+        """Raise DivergenceError, with the images' ids, if the loss is not finite."""
         if not torch.isfinite(loss):
             raise DivergenceError(
                 f"epoch {self.current_epoch + 1}: expected a finite loss, found {loss.item()} for "

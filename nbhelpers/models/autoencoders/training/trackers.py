@@ -51,6 +51,7 @@ def make_trackers(settings: TrainingConfig, folder: Path) -> list[Logger]:
 
 
 def _make(name: str, folder: Path) -> Logger:
+    """Start one tracker, whose files go below ``folder``."""
     tracker_folder = folder / name
     tracker_folder.mkdir(parents=True, exist_ok=True)
     if name == "tensorboard":
