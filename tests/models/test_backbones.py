@@ -257,6 +257,6 @@ def test_vgg16_gives_torchvision_s_maps_behind_four_relus(monkeypatch):
 
 def test_offline_and_no_vgg16_is_an_error_with_a_way_out(no_network):
     with pytest.raises(
-        ModelError, match="vgg16-397923af.pth is missing.*or set loss.perceptual_network=backbone"
+        ModelError, match="vgg16-397923af.pth, found none.*or set loss.perceptual_network=backbone"
     ):
         Vgg16()
