@@ -52,7 +52,9 @@ def test_missing_or_damaged_file_is_named(stored, file):
 def test_other_kind_or_lacking_key_is_refused(stored):
     with pytest.raises(ModelError, match="expected a stored 'toy 2', found 'toy 1'"):
         load_detector(stored, "toy 2", ())
-    with pytest.raises(ModelError, match="expected mean in the stored detector, found none of that name"):
+    with pytest.raises(
+        ModelError, match="expected mean in the stored detector, found none of that name"
+    ):
         load_detector(stored, "toy 1", ("bank", "mean"))
     (stored / "settings.json").write_text(json.dumps([1]))
     with pytest.raises(ModelError, match="found 'None'"):

@@ -115,5 +115,7 @@ def test_check_features_names_the_row():
     features[9000, 1] = torch.inf
     with pytest.raises(DataError, match="row 9000"):
         check_features(features)
-    with pytest.raises(DataError, match=r"shape \(N, D\), as float32, found shape \(3, 2\) as torch"):
+    with pytest.raises(
+        DataError, match=r"shape \(N, D\), as float32, found shape \(3, 2\) as torch"
+    ):
         check_features(torch.zeros(3, 2).double())
