@@ -134,6 +134,15 @@ class Detector(ABC):
     # -- what a subclass writes --
 
     @abstractmethod
+    def save(self, path: Path) -> None:
+        """Write the fitted detector to the folder ``path``."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, path: Path, device: str | torch.device = "cpu") -> Detector:
+        """Read what ``save`` wrote: the same settings, identical scores."""
+
+    @abstractmethod
     def fit(self, samples: Sequence[Sample]) -> Detector:
         """Learn from good samples what is normal, and return the detector itself."""
 
