@@ -12,7 +12,7 @@ except ModuleNotFoundError as error:
     )
 
 
-def study(command: str) -> Callable[[Sequence[str] | None], int]:
+def study(command: str) -> Callable[..., int]:
     """Give the entry point of one command: a function of its options that returns the exit code."""
 
     def entry(arguments: Sequence[str] | None = None) -> int:

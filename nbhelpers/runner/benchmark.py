@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -102,18 +103,14 @@ def peer_coreset(features: torch.Tensor, ratio: float, start: int, project: bool
     """Give anomalib's picks from a given start, with its random projection or without."""
     from anomalib.models.components.sampling import KCenterGreedy
 
-    sampler = KCenterGreedy(features, ratio)
+    sampler: Any = KCenterGreedy(features, ratio)
     if not project:
         sampler.model.fit = lambda _: None
         sampler.model.transform = lambda embedding: embedding
-    randint, torch.randint = (
-        torch.randint,
-        lambda **_: torch.tensor([start], device=features.device),
-    )
-    try:  # its first pick comes from the global generator, which here gives ours
+    # Its first pick comes from the global generator, which here gives ours.
+    first = torch.tensor([start], device=features.device)
+    with mock.patch.object(torch, "randint", lambda **_: first):
         return torch.tensor(sampler.select_coreset_idxs(), device=features.device)
-    finally:
-        torch.randint = randint
 
 
 def run_coreset(options: argparse.Namespace) -> pd.DataFrame:

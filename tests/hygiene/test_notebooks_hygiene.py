@@ -47,14 +47,14 @@ def code_cells(notebook):
 
 
 def tagged(notebook, tag):
-    """The one code cell with this tag, and its place among the code cells."""
-    found = [
+    """Give the one code cell with this tag, and its position among the code cells."""
+    cells = [
         (n, cell)
         for n, cell in enumerate(code_cells(notebook))
         if tag in cell.metadata.get("tags", ())
     ]
-    assert len(found) == 1, f"{len(found)} cells are tagged {tag}"
-    return found[0]
+    assert len(cells) == 1, f"expected one cell with the tag {tag}, found {len(cells)}"
+    return cells[0]
 
 
 def parameters(notebook) -> dict:
