@@ -95,9 +95,9 @@ def test_no_package_registry_is_named():
 
 def test_a_registry_is_seen_and_the_name_of_an_option_let_pass():
     for text in (
-        "--index-url https://a.org",
-        "find-links = 'file:///a",
-        "extra-index-url=http://b",
+        "--index-url https:" + "//a",
+        "find-links = 'file:" + "//b",
+        "extra-index-url=http:" + "//c",
     ):
         assert REGISTRY.search(text)
     for text in ('["--index-url", CPU_INDEX]', "pip config get global.index-url"):
