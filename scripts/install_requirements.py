@@ -22,7 +22,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,16 +42,20 @@ def pinned(name: str) -> str:
     return versions[0]
 
 
-def without_torch(lock: str) -> str:
-    """Leave PyTorch and its GPU libraries, with their hashes, out of the text of a lock."""
-    kept, keep = [], True
+def releases(lock: str, chosen: Callable[[str], bool]) -> str:
+    """Keep the releases of a lock's text, with their hashes, whose names are chosen."""
+    kept, keep = [], False
     for line in lock.splitlines(keepends=True):
         name = re.match(r"([A-Za-z0-9._-]+)==", line)
-        if name:
-            keep = name[1] not in TORCH and not GPU_LIBRARY.match(name[1])
+        keep = chosen(name[1]) if name else keep
         if keep:
             kept.append(line)
     return "".join(kept)
+
+
+def needs_no_gpu(name: str) -> bool:
+    """Whether a package is neither PyTorch nor one of its GPU libraries."""
+    return name not in TORCH and not GPU_LIBRARY.match(name)
 
 
 def has_gpu() -> bool:
@@ -112,10 +116,16 @@ def run(command: Sequence[str], environment: Mapping[str, str] | None = None) ->
     return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode == 0
 
 
-def installer() -> tuple[list[str], dict[str, str] | None]:
-    """Give the command that installs, and its environment: uv's if it can be had, else pip's."""
+def installer(folder: Path) -> tuple[list[str], dict[str, str] | None]:
+    """Give the command that installs, and its environment: uv's if it can be had, else pip's.
+
+    Args:
+        folder: A temporary folder, for the part of the lock that names uv.
+    """
     pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check"]
-    if run([*pip, "--quiet", f"uv=={pinned('uv')}"]):
+    uv_alone = folder / "uv.lock"
+    uv_alone.write_text(releases(LOCK.read_text(), lambda name: name == "uv"))
+    if run([*pip, "--quiet", "--require-hashes", "-r", str(uv_alone)]):
         uv = [sys.executable, "-m", "uv", "pip", "install", "--python", sys.executable]
         return uv, uv_environment(os.environ)
     print("uv cannot be installed: pip installs instead, which takes some minutes longer")
@@ -125,22 +135,25 @@ def installer() -> tuple[list[str], dict[str, str] | None]:
 def install(builds: str) -> None:
     """Install the locked packages, and the clone as an editable package.
 
+    Args:
+        builds: Those of PyTorch, ``cpu`` or ``cuda``.
+
     Raises:
         SystemExit: A package cannot be installed.
     """
-    command, environment = installer()
-    steps = [["--no-deps", "--no-build-isolation", "--editable", "."]]
-    with tempfile.TemporaryDirectory() as folder:
-        lock = LOCK
+    with tempfile.TemporaryDirectory() as name:
+        command, environment = installer(Path(name))
+        lock, steps = LOCK, []
         if builds == "cpu":  # other files than those of the lock, so without its hashes
-            lock = Path(folder, "requirements.lock")
-            lock.write_text(without_torch(LOCK.read_text()))
-            pins = [f"{name}=={pinned(name)}" for name in TORCH]
-            steps.insert(0, ["--no-deps", "--index-url", CPU_INDEX, *pins])
-        steps.insert(-1, ["--no-deps", "--require-hashes", "-r", str(lock)])
+            lock = Path(name, "requirements.lock")
+            lock.write_text(releases(LOCK.read_text(), needs_no_gpu))
+            pins = [f"{package}=={pinned(package)}" for package in TORCH]
+            steps.append(["--no-deps", "--index-url", CPU_INDEX, *pins])
+        steps.append(["--no-deps", "--require-hashes", "-r", str(lock)])
+        steps.append(["--no-deps", "--no-build-isolation", "--editable", "."])
         for step in steps:
             if not run([*command, *step], environment):
-                raise SystemExit(f"could not install {step[-1]}; see above; then run again")
+                raise SystemExit(f"could not install {step[-1]}; see above, then run again")
 
 
 def main() -> None:

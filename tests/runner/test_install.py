@@ -27,7 +27,7 @@ zipp==4.1 \\
 
 
 def test_without_torch_the_rest_of_a_lock_keeps_its_hashes():
-    lines = setup.without_torch(LOCK).splitlines()
+    lines = setup.releases(LOCK, setup.needs_no_gpu).splitlines()
     assert [line.split("==")[0] for line in lines[::2]] == ["absl-py", "torchmetrics", "zipp"]
     assert [line[-2:] for line in lines[1::2]] == ["11", "55", "77"]
 
@@ -137,7 +137,7 @@ def test_what_is_installed_with_which_hashes(monkeypatch, builds):
         return True
 
     monkeypatch.setattr(setup, "run", run)
-    monkeypatch.setattr(setup, "installer", lambda: (["uv"], None))
+    monkeypatch.setattr(setup, "installer", lambda folder: (["uv"], None))
     setup.install(builds)
     *first, (locked, [text]), (clone, _) = calls
     assert clone == ["--no-deps", "--no-build-isolation", "--editable", "."]
@@ -152,13 +152,18 @@ def test_what_is_installed_with_which_hashes(monkeypatch, builds):
 
 def test_a_package_that_cannot_be_installed_ends_the_set_up(monkeypatch):
     monkeypatch.setattr(setup, "run", lambda *_: False)
-    monkeypatch.setattr(setup, "installer", lambda: (["uv"], None))
+    monkeypatch.setattr(setup, "installer", lambda folder: (["uv"], None))
     with pytest.raises(SystemExit, match="could not install"):
         setup.install("cuda")
 
 
-def test_without_uv_pip_installs_and_says_so(monkeypatch, capsys):
-    monkeypatch.setattr(setup, "run", lambda *_: False)
-    command, _ = setup.installer()
-    assert command[1:4] == ["-m", "pip", "install"] and "uv" not in command
-    assert capsys.readouterr().out.startswith("uv cannot be installed")
+@pytest.mark.parametrize("available", [True, False])
+def test_uv_is_installed_by_its_hash_and_where_it_cannot_be_pip_installs(
+    monkeypatch, capsys, tmp_path, available
+):
+    monkeypatch.setattr(setup, "run", lambda *_: available)
+    command, _ = setup.installer(tmp_path)
+    version, *hashes = (tmp_path / "uv.lock").read_text().splitlines()
+    assert version.startswith(f"uv=={setup.pinned('uv')} ") and len(hashes) > 1
+    assert command[1:4] == (["-m", "uv", "pip"] if available else ["-m", "pip", "install"])
+    assert capsys.readouterr().out.startswith("" if available else "uv cannot be installed")
