@@ -28,6 +28,10 @@ SECRET = re.compile(
     r"BEGIN [A-Z ]*PRIVATE KEY|\b(?:hf_|ghp_|github_pat_)\w{20}|\bAKIA[0-9A-Z]{16}\b"
 )
 
+# Numbers of a list that no reader has (F12, P034), unless a linter's rule is meant.
+LIST_NUMBER = re.compile(r"(?<!noqa: )\b[FP]\d{2,3}\b")
+WRITTEN = {".py", ".md", ".yaml", ".toml", ".txt", ".cfg", ".html", ""}  # by people, for people
+
 
 def git(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(
@@ -117,6 +121,15 @@ def test_an_absolute_path_is_seen_and_a_relative_one_let_pass(path):
         assert ABSOLUTE.search(before + path)
     for before in ("data", "https://host.org", "~", "/content"):
         assert not ABSOLUTE.search(before + path.removeprefix("C:").replace("\\", "/"))
+
+
+def test_sentences_name_no_number_of_a_list_that_is_not_here():
+    numbered = [
+        match
+        for match in matches(LIST_NUMBER)
+        if Path(match.partition(":")[0]).suffix in WRITTEN and "test_repository" not in match
+    ]
+    assert numbered == []
 
 
 def test_nothing_is_pickled():
