@@ -1,4 +1,4 @@
-"""One run at a time in an output folder, and no process that outlives its run.
+"""Allow one run at a time in an output folder, and no process that outlives its run.
 
 A run is a chain: the runner, Snakemake, one process a notebook, its kernel. Any of them can be
 killed at any moment; what is left of the chain must end by itself and must not touch the files of
@@ -59,7 +59,8 @@ def only_run(folder: Path, patience: float = 3.0) -> Iterator[None]:
     except Timeout:
         pid = pid_file.read_text() if pid_file.is_file() else "unknown"
         raise ResourceError(
-            f"another run (pid {pid}) is at work in {folder.parent}; wait for its end or stop it"
+            f"{folder.parent}: expected no other run, found one at work (pid {pid}); wait for its "
+            "end or stop it"
         ) from None
     try:
         pid_file.write_text(str(os.getpid()))

@@ -114,8 +114,8 @@ def test_rates_are_rates_and_lie_in_their_intervals(metrics):
 
 
 def test_what_was_trained_on_is_recognised_and_not_trivially(metrics):
-    own = plain(metrics)[plain(metrics).scenario == "clean"]
-    clean = own[own.metric == "image_auroc"]
+    levels = plain(metrics)[plain(metrics).scenario == "clean"]
+    clean = levels[levels.metric == "image_auroc"]
     assert len(clean) and (clean.ci_high > 0.5).all(), "surely worse than chance: labels flipped?"
     untrained = clean[
         ~clean.method.str.startswith("ae_")
@@ -145,7 +145,7 @@ def test_closing_words_sum_the_results_up_and_say_where_the_rest_is(first, outpu
 def test_progress_is_one_line_a_notebook(first, output):
     done = re.findall(r"^\[(\d+)/(\d+)\] \S.*  \d+\.\d s$", first.stdout, flags=re.MULTILINE)
     count = len(list((output / "executed").glob("*.ipynb")))
-    assert done == [(str(place), str(count)) for place in range(1, count + 1)]
+    assert done == [(str(number), str(count)) for number in range(1, count + 1)]
 
 
 def test_a_second_run_runs_nothing_and_changes_nothing(workspace, output):

@@ -234,7 +234,7 @@ def held(tmp_path):
 
 def test_a_killed_run_leaves_no_process_and_the_next_one_completes_it(held):
     pid = held.process.pid
-    busy = pytest.raises(ResourceError, match=f"another run .pid {pid}. is at work")
+    busy = pytest.raises(ResourceError, match=f"found one at work .pid {pid}.")
     with busy, only_run(held.run_folder.run, patience=0.2):
         pass
     os.kill(pid, signal.SIGKILL)
