@@ -80,7 +80,7 @@ sync: .venv/.installed
 	@exec $(PY) -m nbhelpers.runner.sync $(ARGS)
 
 docs: .venv/.docs
-	@$(PY) -m sphinx -q --fail-on-warning --keep-going -c docs . docs/_build/html
+	@$(PY) -m sphinx -W --keep-going -q -b html -c docs . docs/_build/html
 	@echo 'docs/_build/html/index.html'
 
 # Releases for 3.10 to 3.13 with the hashes of their files; names no registry. Pins that still hold stay.
