@@ -92,7 +92,8 @@ def choose_builds(choice: str) -> str:
             f"{PATIENCE} s or no such version; use TORCH=auto"
         )
     print(
-        "PyTorch: no NVIDIA GPU is here, but its CPU index does not answer: builds of the registry"
+        "PyTorch: no NVIDIA GPU here, but the index of builds without GPU libraries gives no answer: "
+        "taking the registry's"
     )
     return "cuda"
 
