@@ -76,7 +76,8 @@ def cpu_builds_reachable() -> bool:
         )
     except subprocess.TimeoutExpired:
         return False
-    return answer.returncode == 0 and f"torch-{pinned('torch')}%2Bcpu" in answer.stdout
+    release = rf"torch-{re.escape(pinned('torch'))}(\+|%2B)cpu"
+    return answer.returncode == 0 and re.search(release, answer.stdout) is not None
 
 
 def choose_builds(choice: str) -> str:
