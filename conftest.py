@@ -1,9 +1,10 @@
 """Set-up of all tests, those that nbval makes of the notebooks included: a workspace and an
 environment.
 
-Everything that a test or a notebook writes goes to one temporary workspace, which nbval's kernels
-find through the environment. The papermill run of the study comes first, so nbval's runs find the
-models already fitted.
+Everything that a test or a notebook writes goes to a temporary workspace, which nbval's kernels
+find through the environment: one for each process of pytest, or, if ``STUDY_TEST_WORKSPACE`` names
+it, one for several. make does so for the papermill run of the study and for nbval after it, which
+thus finds the models already fitted.
 """
 
 import os
@@ -16,18 +17,22 @@ from nbhelpers.config import WORKSPACE_VARIABLE, load_config
 from nbhelpers.runner.processes import notebook_environment
 from nbhelpers.runner.stored_outputs import TAG, settle
 
-WORKSPACE = pytest.StashKey[str]()
+SHARED_VARIABLE = "STUDY_TEST_WORKSPACE"
+OWN_WORKSPACE = pytest.StashKey[str]()
 
 
 def pytest_configure(config):
-    config.stash[WORKSPACE] = tempfile.mkdtemp(prefix="study-test-")
+    workspace = os.environ.get(SHARED_VARIABLE)
+    if not workspace:
+        workspace = config.stash[OWN_WORKSPACE] = tempfile.mkdtemp(prefix="study-test-")
     os.environ.pop("MPLBACKEND", None)
     os.environ.update(notebook_environment(load_config().threads))
-    os.environ[WORKSPACE_VARIABLE] = config.stash[WORKSPACE]
+    os.environ[WORKSPACE_VARIABLE] = workspace
 
 
 def pytest_unconfigure(config):
-    shutil.rmtree(config.stash[WORKSPACE], ignore_errors=True)
+    if OWN_WORKSPACE in config.stash:
+        shutil.rmtree(config.stash[OWN_WORKSPACE], ignore_errors=True)
 
 
 def pytest_collectstart(collector):
@@ -39,7 +44,7 @@ def pytest_collectstart(collector):
 
 
 def pytest_itemcollected(item):
-    """Let nbval compare what a trained network says within a tolerance, see
+    """Let nbval compare what depends on a trained network within a tolerance, see
     ``nbhelpers/runner/stored_outputs.py``.
     """
     if not hasattr(item, "compare_outputs"):
@@ -58,7 +63,7 @@ def pytest_itemcollected(item):
 
 
 def _texts(outputs):
-    """Where the texts of a cell's outputs stand: those that it printed, and those of its tables."""
+    """Give the places of the texts in a cell's outputs: what it printed, and its tables."""
     printed = [(output, "text") for output in outputs if output.get("name") == "stdout"]
     return printed, [
         (output["data"], "text/plain")

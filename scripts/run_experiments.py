@@ -1,11 +1,10 @@
-"""Run the whole study, or a part of it; see ``nbhelpers/runner/run.py``."""
+"""Run the whole study, or a part of it: the same as ``study run``."""
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from study_command import study
 
-from nbhelpers.runner.run import main
+main = study("run")
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,1 +1,1 @@
-"""Notebooks as a graph of jobs, run by papermill under Snakemake."""
+"""Notebooks as a graph of jobs, run by papermill under Snakemake, and the command ``study``."""

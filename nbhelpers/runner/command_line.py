@@ -1,22 +1,35 @@
-"""What the study's commands share: which study is meant, its settings, and how paths are shown."""
+"""What the study's commands share: which study is meant, its settings, and how paths are printed."""
 
 import argparse
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from nbhelpers.config import WORKSPACE_VARIABLE, parse_yaml
-from nbhelpers.errors import ConfigError
+from nbhelpers.config.load import profiles
+from nbhelpers.errors import ConfigError, StudyError
+from nbhelpers.runtime import ROOT
+
+#: Short names that ``--set`` takes, and the settings that they stand for.
+SHORT_NAMES = {"categories": "data.categories"}
 
 
 def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
-    """``["patchcore.coreset_ratio=0.1"]`` as a dict; a value is read as YAML, so it has its type.
+    """Read settings as they are given to ``--set``.
+
+    Args:
+        pairs: Texts such as ``patchcore.coreset_ratio=0.1``. The value is read as YAML, so it has
+            its type.
+
+    Returns:
+        The values by their dotted keys; ``categories`` is short for ``data.categories``.
 
     Raises:
-        ConfigError: No ``=``, or a value that is no YAML.
+        ConfigError: A text has no ``=``, or its value is not YAML.
     """
     settings = {}
     for pair in pairs:
@@ -24,7 +37,7 @@ def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
         if not key or not equals:
             raise ConfigError(f"--set: expected key=value, found '{pair}'")
         try:
-            settings[key] = parse_yaml(value)
+            settings[SHORT_NAMES.get(key, key)] = parse_yaml(value)
         except yaml.YAMLError as error:
             reason = str(error).splitlines()[0]
             raise ConfigError(
@@ -34,41 +47,45 @@ def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
 
 
 def shown(path: Path) -> str:
-    """``path`` relative to where the user stands, if it lies below."""
+    """Give ``path`` relative to the current folder if it lies below, else as it is."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def study_parser(description: str) -> argparse.ArgumentParser:
-    """A command line that says which study is meant; ``study_overrides`` reads it."""
-    layout = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=description, formatter_class=layout)
-    add = parser.add_argument
-    add("--profile", default="tiny", help="name of a file in configs/ (default: tiny)")
+def add_study_options(parser: argparse.ArgumentParser, profile: str | None = "tiny") -> None:
+    """Add the options that say which study is meant; ``study_overrides`` reads them.
+
+    Args:
+        parser: A command's parser.
+        profile: The default of ``--profile``; None where the command chooses it by itself.
+    """
+    add = parser.add_argument_group("which study").add_argument
+    default = f" (default: {profile})" if profile else ""
+    add("--profile", default=profile, help=f"{', '.join(profiles())}{default}")
     add("--data-root", type=Path, metavar="DIR", help="folder of categories in MVTec AD layout")
     add(
         "--categories",
         metavar="A,B",
-        help="which of them (default: as configured, or all that are there)",
+        help="which of them (default: as configured, or all that the folder has)",
     )
     add(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="change a setting; may be repeated",
+        help="change a setting of configs/; may be repeated",
     )
     add(
         "--workspace",
         type=Path,
         metavar="DIR",
-        help="folder for data/ and outputs/ (default: project)",
+        help="folder for data/ and outputs/ (default: the project's)",
     )
-    return parser
 
 
 def study_overrides(options: argparse.Namespace) -> dict[str, Any]:
-    """The settings that the command line changes; the workspace goes to the environment, for
-    notebooks too.
+    """Collect the settings that the options of ``add_study_options`` change.
+
+    The workspace goes to the environment, where notebooks find it too.
 
     Raises:
         ConfigError: See ``parse_settings``.
@@ -85,3 +102,20 @@ def study_overrides(options: argparse.Namespace) -> dict[str, Any]:
     if options.workspace:
         os.environ[WORKSPACE_VARIABLE] = str(options.workspace.expanduser().resolve())
     return overrides
+
+
+def exit_code(command: Callable[[], int]) -> int:
+    """Run a command; every error that its user can correct becomes one line and exit code 2."""
+    try:
+        if not (ROOT / "configs").is_dir():
+            raise ConfigError(
+                f"expected the study's clone with its configs/ around the package nbhelpers, found "
+                f"{ROOT}; install it from its clone: pip install -e ."
+            )
+        return command()
+    except StudyError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped; run again to go on from here", file=sys.stderr)
+        return 130

@@ -1,6 +1,4 @@
-"""Run the jobs of the graph that are not up to date, under Snakemake, and account for every one of
-them.
-"""
+"""Run the jobs of the graph that are not up to date, under Snakemake, and say how each ended."""
 
 import errno
 import json
@@ -27,8 +25,7 @@ def execute(
     cell_timeout: int = 3600,
     force: bool = False,
 ) -> dict[str, str]:
-    """Run what is not up to date; returns the error of each job that failed or could not start, on
-    one line.
+    """Run the jobs that are not up to date.
 
     Args:
         jobs: The chosen jobs, in an order in which each comes after those that it needs.
@@ -37,6 +34,9 @@ def execute(
         threads: CPU threads of each; the same for any ``jobs_at_once``, since sums depend on it.
         cell_timeout: Seconds that a cell may take.
         force: Run all of them.
+
+    Returns:
+        The error, on one line, of each job that failed or was not run, by the job's name.
 
     Raises:
         ResourceError: Another run is at work in the folder, or nothing can be written there.
@@ -70,8 +70,8 @@ def execute(
 def _hand_to_snakemake(
     todo: Sequence[Job], folder: RunFolder, jobs_at_once: int, threads: int
 ) -> dict[str, str]:
-    """Let Snakemake run the written graph; print a line for each notebook that ends; returns the
-    errors.
+    """Let Snakemake run the written graph, print a line for each notebook that ends, and return
+    the errors of those that failed.
     """
     command = [
         sys.executable, "-m", "snakemake", "--snakefile", str(Path(__file__).with_name("Snakefile")),
@@ -86,12 +86,14 @@ def _hand_to_snakemake(
         RUNNER: str(os.getpid()),
         "PYTHONPATH": str(ROOT),
     }
-    errors, ended = {}, 0
+    errors: dict[str, str] = {}
+    ended = 0
     (folder.run / "snakemake").mkdir(exist_ok=True)
     with (folder.run / "snakemake.log").open("w") as log:
         runner = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=log, text=True
         )
+        assert runner.stdout is not None  # a pipe was asked for
         for line in runner.stdout:
             if not line.startswith('{"name"'):  # Snakemake's own words
                 log.write(line)
@@ -109,7 +111,7 @@ def _hand_to_snakemake(
 
 
 def _account(late: Sequence[Job], folder: RunFolder, errors: dict[str, str]) -> dict[str, str]:
-    """For each job that is still not up to date, its error or what is known of why it has none."""
+    """Give, for each job that is still not up to date, its error or what is known about it."""
     reasons: dict[str, str] = {}
     for job in late:
         needed = [other for other in job.after if other in reasons]
@@ -126,8 +128,8 @@ def _account(late: Sequence[Job], folder: RunFolder, errors: dict[str, str]) -> 
                 for line in log.read_text(errors="replace").splitlines()
                 if line.strip()
             ]
-            said = (lines or ["its log is empty"])[-1]
-            reasons[job.name] = f"ended without a word (killed? out of memory?): {said}"
+            last_line = (lines or ["its log is empty"])[-1]
+            reasons[job.name] = f"ended without an error (killed? out of memory?): {last_line}"
             if shutil.disk_usage(folder.run).free < ROOM:
                 full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 reasons[job.name] = (

@@ -9,7 +9,6 @@ before it, is stale.
 
 import hashlib
 import itertools
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,111 +16,167 @@ from pathlib import Path
 from typing import Any
 
 from nbhelpers.errors import ConfigError
+from nbhelpers.files import read_json, write_json
 from nbhelpers.runtime import ROOT
 
 
 @dataclass(frozen=True)
 class Notebook:
-    """One row of the study: a notebook, the numbers of those it comes after, and what it is run
-    once for.
+    """One row of the study's table of notebooks.
+
+    Attributes:
+        stem: Name of its files in ``notebooks/``, without the ending.
+        after: Numbers of the notebooks that it comes after.
+        per: Axes that it is run once per value for; their names are the notebook's parameters.
+        needs: Methods and scenarios without which it has nothing to show.
+        groups: Names by which it can be chosen together with others.
     """
 
     stem: str
     after: tuple[str, ...] = ()
-    per: tuple[str, ...] = ()  # axes; their names are the notebook's parameters
-    needs: tuple[str, ...] = ()  # methods and scenarios without which it has nothing to tell
+    per: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
 
     @property
     def number(self) -> str:
+        """The two digits that its name begins with."""
         return self.stem.split("_")[0]
 
 
 FITTED = ("04", "05", "06")
 SHIFT_PATH = ("clean", "no_adaptation", "threshold_only", "full_adaptation")
+DATA, TRAIN, EVALUATE, THRESHOLDS, REPORT = "data", "train", "evaluate", "thresholds", "report"
+#: Groups of notebooks, as ``--only`` takes them.
+GROUPS = (DATA, TRAIN, EVALUATE, THRESHOLDS, REPORT)
 
 # A later notebook is one more row. A run comes after those runs of the notebooks in `after` that
 # share its values on the axes both have: 04 for hazelnut comes after 03 for hazelnut, 07 after
 # every 04. From 07 on each asks for what it needs by name, so those can run side by side: what two
-# of them want is computed once.
+# of them need is computed once.
 NOTEBOOKS = (
-    Notebook("01_data_exploration"),
-    Notebook("02_data_preparation"),
-    Notebook("03_domain_shift_generation", after=("02",), per=("category",)),
-    Notebook("04_patchcore", after=("03",), per=("category", "domain"), needs=("patchcore",)),
-    Notebook("05_padim", after=("03",), per=("category", "domain"), needs=("padim",)),
-    Notebook("06_autoencoder", after=("04", "05"), per=("architecture",)),
-    Notebook("07_evaluation_clean", after=FITTED, needs=("clean",)),
-    Notebook("08_evaluation_shift_no_adaptation", after=FITTED, needs=("clean", "no_adaptation")),
-    Notebook("09_evaluation_shift_threshold_only", after=FITTED, needs=SHIFT_PATH[:3]),
-    Notebook("10_full_adaptation", after=FITTED, needs=SHIFT_PATH),
-    Notebook("11_global_model", after=FITTED, needs=("clean", "global", "global_one_threshold")),
-    Notebook("12_error_analysis", after=FITTED, needs=("threshold_only",)),
-    Notebook("16_results_visualization", after=("07", "08", "09", "10", "11")),
+    Notebook("01_data_exploration", groups=(DATA,)),
+    Notebook("02_data_preparation", groups=(DATA,)),
+    Notebook("03_domain_shift_generation", after=("02",), per=("category",), groups=(DATA,)),
+    Notebook(
+        "04_patchcore",
+        after=("03",),
+        per=("category", "domain"),
+        needs=("patchcore",),
+        groups=(TRAIN,),
+    ),
+    Notebook(
+        "05_padim", after=("03",), per=("category", "domain"), needs=("padim",), groups=(TRAIN,)
+    ),
+    Notebook("06_autoencoder", after=("04", "05"), per=("architecture",), groups=(TRAIN,)),
+    Notebook("07_evaluation_clean", after=FITTED, needs=("clean",), groups=(EVALUATE,)),
+    Notebook(
+        "08_evaluation_shift_no_adaptation",
+        after=FITTED,
+        needs=("clean", "no_adaptation"),
+        groups=(EVALUATE,),
+    ),
+    Notebook(
+        "09_evaluation_shift_threshold_only",
+        after=FITTED,
+        needs=SHIFT_PATH[:3],
+        groups=(EVALUATE, THRESHOLDS),
+    ),
+    Notebook("10_full_adaptation", after=FITTED, needs=SHIFT_PATH, groups=(EVALUATE,)),
+    Notebook(
+        "11_global_model",
+        after=FITTED,
+        needs=("clean", "global", "global_one_threshold"),
+        groups=(EVALUATE,),
+    ),
+    Notebook("12_error_analysis", after=FITTED, needs=("threshold_only",), groups=(EVALUATE,)),
+    Notebook("16_results_visualization", after=("07", "08", "09", "10", "11"), groups=(REPORT,)),
 )
 
 
 def needed(methods: Iterable[str], scenarios: Iterable[str]) -> list[Notebook]:
-    """The notebooks that have something to tell with these methods and scenarios, in reading order."""
-    there = {*methods, *scenarios}
-    return [row for row in NOTEBOOKS if there.issuperset(row.needs)]
+    """List the notebooks that have something to show with these methods and scenarios, in reading
+    order.
+    """
+    available = {*methods, *scenarios}
+    return [row for row in NOTEBOOKS if available.issuperset(row.needs)]
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run of one notebook; ``inputs`` names what its result depends on and a digest of each."""
+    """One run of one notebook.
+
+    Attributes:
+        name: The notebook's stem and the values of its axes, joined by two underscores.
+        source: The notebook's ``.py``, relative to the project's root.
+        parameters: What the notebook is given.
+        inputs: A digest of each thing that its result depends on, by the thing's name.
+        after: Names of the jobs that it comes after.
+        groups: Names by which it can be chosen together with others.
+    """
 
     name: str
-    source: str  # the notebook's .py, relative to the repository root
+    source: str
     parameters: dict[str, Any]
     inputs: dict[str, str]
     after: tuple[str, ...]
+    groups: tuple[str, ...] = ()
 
     @property
     def number(self) -> str:
+        """The number of its notebook."""
         return self.name.split("_")[0]
 
     @property
     def title(self) -> str:
+        """The name as it is printed."""
         return self.name.replace("__", " ")
 
     def description(self) -> dict[str, Any]:
-        """The content of the job file."""
+        """Give the content of the job file."""
         keys = ("name", "source", "parameters", "inputs")
         return {key: getattr(self, key) for key in keys}
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where the parts of a run lie below one profile's output folder."""
+    """Where the files of a run are, below one profile's output folder."""
 
     output: Path
 
     @property
     def run(self) -> Path:
+        """Job files, logs, the graph and the lock."""
         return self.output / "run"
 
     @property
     def graph(self) -> Path:
+        """The graph that Snakemake reads."""
         return self.run / "graph.json"
 
     def job(self, name: str) -> Path:
+        """Everything that the result of a job depends on."""
         return self.run / "jobs" / f"{name}.json"
 
     def log(self, name: str) -> Path:
+        """What the cells of a job printed, and its error."""
         return self.run / "logs" / f"{name}.log"
 
     def executed(self, name: str) -> Path:
+        """The executed notebook of a job that is done."""
         return self.output / "executed" / f"{name}.ipynb"
 
     def running(self, name: str) -> Path:
+        """The notebook of a job that is running."""
         return self.output / "executed" / f"{name}.running.ipynb"
 
     def failed(self, name: str) -> Path:
+        """The notebook of a job that failed, with the error in it."""
         return self.output / "executed" / f"{name}.failed.ipynb"
 
 
 def digest(parts: Iterable[str | bytes]) -> str:
-    """Sixteen hex digits of SHA-256 over ``parts``, each preceded by its length."""
+    """Give sixteen hex digits of the SHA-256 over ``parts``, each preceded by its length."""
     total = hashlib.sha256()
     for part in parts:
         data = part.encode() if isinstance(part, str) else part
@@ -130,15 +185,18 @@ def digest(parts: Iterable[str | bytes]) -> str:
 
 
 def code_digest(package: Path = ROOT / "nbhelpers") -> str:
-    """Digest of the names and bytes of all Python files and templates of ``package``."""
+    """Give a digest of the names and bytes of all Python files and templates of ``package``."""
     files = sorted(path for kind in ("*.py", "*.html") for path in package.rglob(kind))
-    return digest(
-        part for f in files for part in (f.relative_to(package).as_posix(), f.read_bytes())
-    )
+    parts: list[str | bytes] = []
+    for path in files:
+        parts += [path.relative_to(package).as_posix(), path.read_bytes()]
+    return digest(parts)
 
 
 def listing_digest(folder: Path) -> str:
-    """Digest of path, size and modification time of every file below ``folder``; no file is opened."""
+    """Give a digest of path, size and modification time of every file below ``folder``; no file is
+    opened.
+    """
     rows = []
     for parent, _, names in os.walk(folder):
         for name in names:
@@ -156,7 +214,7 @@ def build_jobs(
     table: Sequence[Notebook] = NOTEBOOKS,
     notebooks: Path = ROOT / "notebooks",
 ) -> list[Job]:
-    """All runs of ``table``, each after the runs that it depends on.
+    """Build all runs of ``table``, each after the runs that it depends on.
 
     Args:
         axes: The values of each axis, e.g. ``{"category": [...], "domain": [...]}``.
@@ -171,62 +229,71 @@ def build_jobs(
         ConfigError: A notebook has no ``.py``, or two runs have one name.
     """
     jobs: list[Job] = []
-    places: dict[
-        str, tuple[str, dict[str, str]]
-    ] = {}  # job name -> its notebook's number and axis values
+    runs: dict[str, tuple[str, dict[str, str]]] = {}  # job: its notebook's number, its axis values
     for row in table:
         path = notebooks / f"{row.stem}.py"
         if not path.is_file():
             raise ConfigError(
-                f"{path}: the table in nbhelpers/runner/graph.py names it, but there is no such file"
+                f"{path}: expected the file that the table in nbhelpers/runner/graph.py names, "
+                "found none; add it or take its row out"
             )
         source = path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
-        for values in itertools.product(*(axes[axis] for axis in row.per)):
-            place = dict(zip(row.per, values, strict=True))
-            name = "__".join((row.stem, *values))
-            if name in places:
+        for combination in itertools.product(*(axes[axis] for axis in row.per)):
+            values = dict(zip(row.per, combination, strict=True))
+            name = "__".join((row.stem, *combination))
+            if name in runs:
                 raise ConfigError(
-                    f"two runs are called {name}: give each {' and '.join(row.per)} once"
+                    f"expected each {' and '.join(row.per)} once, found two runs called {name}"
                 )
             before = tuple(
                 other
-                for other, (number, there) in places.items()
+                for other, (number, others) in runs.items()
                 if number in row.after
-                and all(place[a] == there[a] for a in place.keys() & there.keys())
+                and all(values[axis] == others[axis] for axis in values.keys() & others.keys())
             )
-            read = [place["category"]] if "category" in place else sorted(data)
-            own = {
+            read = [values["category"]] if "category" in values else sorted(data)
+            job_inputs = {
                 **inputs,
                 "notebook": digest([path.read_bytes()]),
-                "data": digest(data[c] for c in read),
+                "data": digest(data[category] for category in read),
             }
-            jobs.append(Job(name, source, {**parameters, **place}, own, before))
-            places[name] = (row.number, place)
+            jobs.append(Job(name, source, {**parameters, **values}, job_inputs, before, row.groups))
+            runs[name] = (row.number, values)
     return jobs
 
 
-def select(jobs: Sequence[Job], numbers: Sequence[str]) -> list[Job]:
-    """The jobs of the notebooks with these numbers (``04``, also ``4``); all of them for no
-    numbers.
+def select(jobs: Sequence[Job], names: Iterable[str]) -> list[Job]:
+    """Choose jobs by the numbers or groups of their notebooks.
+
+    Args:
+        jobs: All jobs.
+        names: Numbers (``04``, also ``4``) and groups (``train``); empty ones are skipped.
+
+    Returns:
+        The chosen jobs in their order; all of them if there are no names.
 
     Raises:
-        ConfigError: A number is no notebook's.
+        ConfigError: A name is neither the number nor the group of a job.
     """
-    known = sorted({job.number for job in jobs})
-    wanted = [number.zfill(2) for number in numbers]
-    for number in wanted:
-        if number not in known:
+    numbers = sorted({job.number for job in jobs})
+    groups = [group for group in GROUPS if any(group in job.groups for job in jobs)]
+    stripped = [name.strip() for name in names]
+    chosen = [name.zfill(2) if name.isdigit() else name for name in stripped if name]
+    for name in chosen:
+        if name not in (*numbers, *groups):
             raise ConfigError(
-                f"--only: there is no notebook {number}; there are {', '.join(known)}"
+                f"--only: expected some of {', '.join([*numbers, *groups])}, found {name}"
             )
-    return [job for job in jobs if not wanted or job.number in wanted]
+    return [
+        job for job in jobs if not chosen or job.number in chosen or set(job.groups) & set(chosen)
+    ]
 
 
 def survey(
     jobs: Sequence[Job], folder: RunFolder, force: bool = False
 ) -> dict[str, tuple[str, str]]:
-    """State (done, stale, missing or failed) and reason of each job, as a run of ``jobs`` would see
-    it.
+    """Give the state of each job (done, stale, missing or failed) and the reason, as a run of
+    ``jobs`` would see it.
     """
     states: dict[str, tuple[str, str]] = {}
     for job in jobs:
@@ -253,10 +320,10 @@ def survey(
 
 
 def _changes(job: Job, job_file: Path) -> list[str]:
-    """What differs between ``job`` and the job file of its last run, in words."""
+    """Say what differs between ``job`` and the job file of its last run."""
     if not job_file.is_file():
         return ["its job file is missing"]
-    last = json.loads(job_file.read_text())
+    last = read_json(job_file)
     now = job.description()
     changes = [
         f"{key} changed" for key in now["inputs"] if now["inputs"][key] != last["inputs"].get(key)
@@ -291,13 +358,3 @@ def write_graph(
             }
         )
     write_json(folder.graph, {"command": list(command), "jobs": rules})
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write ``content`` through a temporary file, so that a reader sees the old file or the new
-    one.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-    temporary.replace(path)

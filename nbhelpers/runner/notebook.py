@@ -24,7 +24,7 @@ from nbhelpers.runner.processes import RUNNER, end_with
 
 
 def run_notebook(job_file: Path, cell_timeout: int) -> str:
-    """Execute the job; returns the error on one line, empty when there was none.
+    """Execute a job and return its error on one line, empty when there was none.
 
     The ``.py`` is executed, not its ``.ipynb`` twin: an edit counts before the twin is brought up
     to date.
@@ -50,18 +50,21 @@ def run_notebook(job_file: Path, cell_timeout: int) -> str:
     except (PapermillExecutionError, CellTimeoutError, DeadKernelError) as error:
         logging.error("%s", error)
         running.replace(folder.failed(name))
-        said = isinstance(error, PapermillExecutionError)
-        text = f"{error.ename}: {error.evalue}" if said else f"{type(error).__name__}: {error}"
+        text = f"{type(error).__name__}: {error}"
+        if isinstance(error, PapermillExecutionError):  # the error of the cell
+            text = f"{error.ename}: {error.evalue}"
         return " ".join(text.split())
     running.replace(folder.executed(name))
     return ""
 
 
 def main() -> int:
-    """Command line: the job file and the time a cell may take; exit code 1 when the notebook
-    failed.
+    """Run the command line: a job file and the time that a cell may take.
+
+    Returns:
+        The exit code, 1 when the notebook failed.
     """
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Run one notebook of the graph.")
     parser.add_argument("job_file", type=Path)
     parser.add_argument("--cell-timeout", type=int, required=True, metavar="SECONDS")
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""One run at a time in an output folder, and no process that outlives its run.
+"""Allow one run at a time in an output folder, and no process that outlives its run.
 
 A run is a chain: the runner, Snakemake, one process a notebook, its kernel. Any of them can be
 killed at any moment; what is left of the chain must end by itself and must not touch the files of
@@ -21,10 +21,10 @@ RUNNER = "STUDY_RUNNER_PID"  # environment variable that tells a notebook's proc
 
 
 def notebook_environment(threads: int) -> dict[str, str]:
-    """This process's environment as a notebook should see it.
+    """Give this process's environment as a notebook should see it.
 
-    Fixed threads (sums depend on them), no progress bars, and this interpreter's own ``python3``
-    kernel.
+    It has a fixed number of threads (sums depend on it), no progress bars, and this interpreter's
+    own ``python3`` kernel.
     """
     dropped = (
         "MPLBACKEND",
@@ -34,7 +34,7 @@ def notebook_environment(threads: int) -> dict[str, str]:
     fixed = dict.fromkeys(
         ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)
     )
-    # Some package imports tqdm.auto, which warns that there are no widgets, with the path of this
+    # Some package imports tqdm.auto, which warns about missing widgets, with the path of this
     # machine.
     quiet = ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), "ignore:IProgress not found")))
     return {
@@ -48,7 +48,7 @@ def notebook_environment(threads: int) -> dict[str, str]:
 
 @contextlib.contextmanager
 def only_run(folder: Path, patience: float = 3.0) -> Iterator[None]:
-    """Hold the lock of a run in ``folder``; first end what a killed run may have left behind.
+    """Hold the lock of a run in ``folder``, and first end what a killed run may have left behind.
 
     Raises:
         ResourceError: Another run holds the lock, also after ``patience`` seconds.
@@ -59,7 +59,8 @@ def only_run(folder: Path, patience: float = 3.0) -> Iterator[None]:
     except Timeout:
         pid = pid_file.read_text() if pid_file.is_file() else "unknown"
         raise ResourceError(
-            f"another run (pid {pid}) is at work in {folder.parent}; wait for its end or stop it"
+            f"{folder.parent}: expected no other run, found one at work (pid {pid}); wait for its "
+            "end or stop it"
         ) from None
     try:
         pid_file.write_text(str(os.getpid()))
@@ -70,7 +71,7 @@ def only_run(folder: Path, patience: float = 3.0) -> Iterator[None]:
 
 
 def end_leftovers(folder: Path) -> list[int]:
-    """Kill the processes of an earlier run in ``folder``; returns their ids.
+    """Kill the processes of an earlier run in ``folder`` and return their ids.
 
     They are known by their command line: Snakemake is given the graph of that folder, a notebook's
     process its job file. Call this only while holding the lock: then no living run can own them.
@@ -99,8 +100,8 @@ def end_tree(process: psutil.Process, itself: bool = True) -> None:
 
 
 def end_with(pid: int, every: float = 0.5) -> None:
-    """From now on this process and all below it end when process ``pid`` ends (``every`` seconds
-    later).
+    """Let this process, and all below it, end when process ``pid`` ends, at most ``every`` seconds
+    later.
     """
 
     def watch(other: psutil.Process) -> None:

@@ -1,151 +1,37 @@
-"""The command that runs the study, or a part of it: plan the jobs, execute them, say how they
-ended.
+"""Run the whole study, or a part of it: notebooks x categories x domains.
+
+    study run
+    study run --only 04,06 --categories zipper --set patchcore.coreset_ratio=0.1
+    study run --only train
+    study run --profile folder --data-root DIR --categories bottle,tile --jobs 2
+    study run --profile mvtec --set preset=offline
+
+papermill executes the notebooks, Snakemake orders them. A second run does only what is missing or
+out of date. A notebook that fails is kept with its error; those that do not need it go on. Exit
+code 0: everything is done; 1: a notebook failed; 2: correct the input or a setting.
 """
 
 import argparse
 import os
-import sys
 import time
-from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
-from nbhelpers.config import Config, load_config
-from nbhelpers.data.layout import find_categories, scan_category
-from nbhelpers.errors import ConfigError, StudyError, named_errors
-from nbhelpers.files import hash_file
+from nbhelpers.config import load_config
+from nbhelpers.errors import ConfigError
 from nbhelpers.runner import graph
-from nbhelpers.runner.command_line import shown, study_overrides, study_parser
+from nbhelpers.runner.command_line import add_study_options, shown, study_overrides
 from nbhelpers.runner.execute import execute
-from nbhelpers.runner.graph import Job, RunFolder
+from nbhelpers.runner.graph import RunFolder
+from nbhelpers.runner.plan import plan
 from nbhelpers.runner.processes import end_with
-
-DESCRIPTION = """Run the whole study, or a part of it: notebooks x categories x domains, by papermill, under Snakemake.
-
-    python scripts/run_experiments.py --profile tiny
-    python scripts/run_experiments.py --profile folder --data-root DIR --categories bottle,tile --jobs 2
-    python scripts/run_experiments.py --profile tiny --only 04,07 --set patchcore.coreset_ratio=0.1
-
-A second run does only what is missing or out of date. A notebook that fails is kept with its error; those
-that do not need it go on. Exit code 0: all is done; 1: a notebook broke; 2: mend the input or a setting.
-"""
+from nbhelpers.runner.status import ONLY_HELP, report_artefacts, report_status
+from nbhelpers.runner.summary import report_errors, report_results
 
 
-def plan(config: Config, overrides: dict[str, Any]) -> list[Job]:
-    """The jobs of this configuration, its data folders checked.
-
-    Raises:
-        DataError: The data root, a category or one of its folders is missing, or an image lacks its
-            mask.
-    """
-    from nbhelpers.evaluation.thresholds.rules import get_rule
-    from nbhelpers.scenarios import fit_domains  # slow, so only once the settings are right
-
-    get_rule(config.evaluation.threshold_rule)
-
-    root, categories = config.data_root, config.data.categories
-    if config.data.source == "folder":
-        categories = categories or tuple(find_categories(root))
-        for category in categories:
-            scan_category(root, category)
-        data = {category: graph.listing_digest(root / category) for category in categories}
-    else:
-        data = dict.fromkeys(categories, "drawn from the settings")
-    return graph.build_jobs(
-        axes={
-            "category": categories,
-            "domain": fit_domains(config.scenarios),
-            "architecture": config.architectures,
-        },
-        parameters={"profile": config.profile, "overrides": overrides},
-        inputs={
-            "code": graph.code_digest(),
-            "settings": config.digest(),
-            "splits": hash_file(config.splits_path) if config.splits_path.is_file() else "none",
-        },
-        data=data,
-        table=graph.needed(config.methods, config.scenarios),
-    )
-
-
-def report_errors(errors: dict[str, str], folder: RunFolder) -> int:
-    """Say what failed and where to look; returns the exit code: 2 if the input explains all of it,
-    else 1.
-    """
-    print(f"\n{len(errors)} notebooks are not up to date:", file=sys.stderr)
-    broken = []
-    for name, error in errors.items():
-        print(f"  {name.replace('__', ' ')}\n    {error}", file=sys.stderr)
-        if folder.failed(name).is_file():
-            print(f"    executed copy: {shown(folder.failed(name))}", file=sys.stderr)
-        if folder.log(name).is_file():
-            print(f"    log: {shown(folder.log(name))}", file=sys.stderr)
-        if not error.startswith("not run"):
-            broken.append(error)
-    mendable = named_errors()
-    return 2 if all(error.split(":")[0] in mendable for error in broken) else 1
-
-
-def report_results(folder: RunFolder) -> None:
-    """Print the results table and where the rest lies."""
-    from nbhelpers.results.numbers import read_metrics
-    from nbhelpers.results.views import headline_table
-
-    path = folder.output / "results" / "metrics.csv"
-    if path.is_file():
-        wide = headline_table(read_metrics(path)).rename_axis(columns=None).reset_index()
-        if len(wide):  # no scenario was evaluated where only some notebooks were run
-            print(f"\n{wide.to_string(index=False, float_format='%.3f', na_rep='-')}")
-        print(f"\nresults             {shown(path.parent)}")
-    print(f"figures             {shown(folder.output / 'figures')}")
-    print(f"executed notebooks  {shown(folder.output / 'executed')}")
-
-
-def report_status(jobs: Sequence[Job], folder: RunFolder, force: bool) -> None:
-    """Print the state of each job."""
-    states = graph.survey(jobs, folder, force)
-    width = max(len(job.title) for job in jobs)
-    for job in jobs:
-        state, why = states[job.name]
-        print(f"{job.title:<{width}}  {state:<7}  {why}".rstrip())
-    count = Counter(state for state, _ in states.values())
-    print(
-        ", ".join(f"{number} {state}" for state, number in count.items())
-        + f" in {shown(folder.output)}"
-    )
-
-
-def draw_splits(profile: str, overrides: dict[str, Any], anew: bool) -> None:
-    """Draw the splits, so that every notebook finds the same file and its digest is known."""
-    from nbhelpers.study import open_study  # slow, so only where there are none
-
-    study = open_study(profile, overrides)
-    if anew:
-        study.resplit()
-    print(f"splits of {', '.join(study.splits)}: {shown(study.config.splits_path)}", flush=True)
-
-
-def report_artefacts(profile: str, overrides: dict[str, Any]) -> None:
-    """Print which stored artefacts are out of date, and what changed since they were made."""
-    from nbhelpers.analyses.all import stored_artefacts  # slow, as it needs the network libraries
-    from nbhelpers.study import open_study
-
-    study = open_study(profile, overrides)
-    if not study.config.splits_path.is_file():
-        print("artefacts: none, the splits are not drawn yet")
-        return
-    states = {artefact: artefact.why_stale() for artefact in stored_artefacts(study)}
-    stale = {artefact.path: why for artefact, why in states.items() if why}
-    for path, why in stale.items():
-        print(f"{shown(path)}: {why}")
-    print(f"artefacts: {len(states) - len(stale)} current, {len(stale)} out of date")
-
-
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
-    parser = study_parser(DESCRIPTION)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``study run``."""
     add = parser.add_argument
-    add("--only", default="", metavar="04,07", help="run these notebooks only")
+    add("--only", default="", metavar="04,07", help=ONLY_HELP)
     add("--jobs", type=int, default=1, metavar="N", help="notebooks at the same time (default: 1)")
     add(
         "--cell-timeout",
@@ -155,31 +41,36 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="limit of a cell (default: 4 h)",
     )
     add("--force", action="store_true", help="run the notebooks also where they are up to date")
-    add("--resplit", action="store_true", help="draw the train, val and test splits anew first")
+    add("--resplit", action="store_true", help="draw the train, val and test splits again first")
     add("--dry-run", action="store_true", help="say what would run, and why, and stop")
-    add("--status", action="store_true", help="say what is done and what is not, and stop")
-    return parser.parse_args(arguments)
+    add("--status", action="store_true", help="the same as the command status")
+    add_study_options(parser)
 
 
-def run_study(options: argparse.Namespace) -> int:
-    """Do what the command line asks for; returns the exit code.
+def command(options: argparse.Namespace) -> int:
+    """Plan the jobs, execute those that are not up to date and say how they ended.
+
+    Returns:
+        The exit code: 0, or that of ``report_errors`` where a notebook failed.
 
     Raises:
-        StudyError: The input or a setting must be mended.
+        StudyError: The input or a setting must be corrected.
     """
+    if "MAKELEVEL" in os.environ:  # started by make: a killed make must not leave a run at work
+        end_with(os.getppid())
     start = time.perf_counter()
     overrides = study_overrides(options)
     if options.jobs < 1:
         raise ConfigError(f"--jobs: expected 1 or more, found {options.jobs}")
     config = load_config(options.profile, overrides)
     folder = RunFolder(config.output_dir.resolve())
-    only_look = options.status or options.dry_run
+    reads_only = options.status or options.dry_run
     jobs = plan(config, overrides)
-    if not only_look and (options.resplit or not config.splits_path.is_file()):
+    if not reads_only and (options.resplit or not config.splits_path.is_file()):
         draw_splits(options.profile, overrides, options.resplit)
         jobs = plan(config, overrides)
-    jobs = graph.select(jobs, [number for number in options.only.split(",") if number])
-    if only_look:
+    jobs = graph.select(jobs, options.only.split(","))
+    if reads_only:
         report_status(jobs, folder, options.force)
         if options.status:
             report_artefacts(options.profile, overrides)
@@ -187,20 +78,22 @@ def run_study(options: argparse.Namespace) -> int:
     errors = execute(
         jobs, folder, options.jobs, config.threads, options.cell_timeout, options.force
     )
-    report_results(folder)
+    report_results(folder, config.evaluation.confidence)
     print(f"{time.perf_counter() - start:.0f} s")
     return report_errors(errors, folder) if errors else 0
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point: named errors become one line and exit code 2."""
-    if "MAKELEVEL" in os.environ:  # started by make: a killed make must not leave a run at work
-        end_with(os.getppid())
-    try:
-        return run_study(parse(arguments))
-    except StudyError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nstopped; run again to go on from here", file=sys.stderr)
-        return 130
+def draw_splits(profile: str, overrides: dict[str, Any], again: bool) -> None:
+    """Draw the splits before the notebooks run, so that all find the same file.
+
+    Args:
+        profile: The study's profile.
+        overrides: The settings that were changed.
+        again: Whether stored splits are replaced.
+    """
+    from nbhelpers.study import open_study  # slow, so only where there are none
+
+    study = open_study(profile, overrides)
+    if again:
+        study.resplit()
+    print(f"splits of {', '.join(study.splits)}: {shown(study.config.splits_path)}", flush=True)

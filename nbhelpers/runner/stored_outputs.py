@@ -1,21 +1,21 @@
-"""Compare the output of a notebook's cell with the stored one: exactly, but for what a trained
-network says.
+"""Compare the output of a notebook's cell with the stored one: exactly, except for what depends on a
+trained network.
 
 Training multiplies rounding errors, so another processor trains another network. Lines that name an
 autoencoder (and, in a table, the indented ones below that belong to it) hold its numbers; so do, in
 a cell with the tag ``trained``, lines that name no method. Their words must be equal and each
 number within a tolerance of its own:
 
-* a value with an interval behind it, ``0.71 [0.47, 0.89]``, and its bounds: half the interval's
-  width;
-* a p value (a column called ``p``, ``p_...`` or ``..._pvalue``): any other in [0, 1], for it may
-  jump there; in a tagged cell this holds for every method, since the p values of all may be
+* a value followed by its interval, ``0.71 [0.47, 0.89]``, and the bounds may differ by half the
+  interval's width;
+* a p value (a column called ``p``, ``p_...`` or ``..._pvalue``) may be any other in [0, 1], since it
+  may jump there; in a tagged cell this holds for every method, since the p values of all may be
   corrected together;
-* any other number: ``SPREAD``; a share of few images, in a table that states how many in a column
-  ``n`` or ``images``, at least what one image more or less makes of it, 1 / n.
+* any other number may differ by ``SPREAD``; a share of few images, in a table that states how many
+  in a column ``n`` or ``images``, by at least what one image more or less makes of it, 1 / n.
 
-All other lines are compared to the letter, but for the bounds of an interval, ``BOUND``: of many
-resamples a few have a threshold between two scores that rounding swaps.
+All other lines are compared to the letter, except that the bounds of an interval may differ by
+``BOUND``: in a few of many resamples a threshold lies between two scores that rounding swaps.
 """
 
 import re
@@ -47,20 +47,24 @@ BOUND = 0.05
 
 
 def settle(new: str, stored: str, tagged: bool = False) -> str:
-    """``new`` with every line that agrees with its stored one, within the tolerance, replaced by
-    that.
+    """Replace every line of ``new`` that agrees with its stored one, within the tolerance, by that.
 
-    So a comparison of the result with ``stored`` finds what does not agree, and nothing else.
+    A comparison of the result with ``stored`` then finds what does not agree, and nothing else.
+
+    Args:
+        new: The text that a cell printed.
+        stored: The text that the committed notebook has there.
+        tagged: Whether the cell has the tag ``trained``.
     """
     new_lines, stored_lines = new.splitlines(), stored.splitlines()
     if len(new_lines) != len(stored_lines):
         return new
-    settled, header, in_header, kind = [], {}, False, ""
+    settled: list[str] = []
+    header: dict[int, str] = {}  # names of a table's columns, by where they end
+    in_header, kind = False, ""
     for line, expected in zip(new_lines, stored_lines, strict=True):
         words_only = not NUMBER.search(expected)
-        if (
-            words_only
-        ):  # a table's header may have two lines; columns of numbers end where their names end
+        if words_only:  # a header may have two lines; numbers end where their column's name ends
             names = {word.end(): word.group() for word in re.finditer(r"\S+", expected)}
             header = header | names if in_header else names
         in_header = words_only
@@ -72,8 +76,8 @@ def settle(new: str, stored: str, tagged: bool = False) -> str:
 
 
 def _kind(line: str, before: str) -> str:
-    """Whose numbers a line holds: ``trained``, ``exact``, or "" where no method is named;
-    ``before``: those above.
+    """Say which numbers a line holds: ``trained``, ``exact``, or "" where no method is named; an
+    indented line belongs to the one ``before`` it.
     """
     if TRAINED.search(line):
         return "trained"
@@ -83,14 +87,14 @@ def _kind(line: str, before: str) -> str:
 
 
 def _agree(new: str, stored: str, header: dict[int, str], loose: bool, jumps: bool) -> bool:
-    """Whether two lines have the same words, and numbers that are near enough.
+    """Check whether two lines have the same words, and numbers that are near enough.
 
     Args:
         new: The line.
-        stored: What it is compared with.
-        header: Names of the table's columns by where they end.
-        loose: Every number has a tolerance; without, the bounds of intervals alone.
-        jumps: P values may be others.
+        stored: The line that it is compared with.
+        header: Names of the table's columns, by where they end.
+        loose: Whether every number has a tolerance, or the bounds of intervals alone.
+        jumps: Whether p values may be others.
     """
     if " ".join(NUMBER.sub("#", new).split()) != " ".join(NUMBER.sub("#", stored).split()):
         return False
@@ -103,8 +107,8 @@ def _agree(new: str, stored: str, header: dict[int, str], loose: bool, jumps: bo
         ),
         0,
     )
-    for found, expected in zip(NUMBER.finditer(new), NUMBER.finditer(stored), strict=True):
-        value, reference = (float(number.group().replace(",", "")) for number in (found, expected))
+    for actual, expected in zip(NUMBER.finditer(new), NUMBER.finditer(stored), strict=True):
+        value, reference = (float(number.group().replace(",", "")) for number in (actual, expected))
         interval = INTERVAL.match(stored, expected.end())
         if interval:
             half_width, left = (float(interval[2]) - float(interval[1])) / 2, 3
@@ -118,7 +122,7 @@ def _agree(new: str, stored: str, header: dict[int, str], loose: bool, jumps: bo
                 <= max(half_width if left > 0 else 0.0, _spread(expected.group(), images)) + 1e-9
             )
         else:
-            near = found.group() == expected.group()
+            near = actual.group() == expected.group()
         if not near:
             return False
         left -= 1
@@ -126,7 +130,7 @@ def _agree(new: str, stored: str, header: dict[int, str], loose: bool, jumps: bo
 
 
 def _spread(number: str, images: int) -> float:
-    """How far a number may move that has no interval; ``images`` is 0 where that is not stated."""
+    """Give how far a number without an interval may move; ``images`` is 0 where that is not stated."""
     size = abs(float(number.replace(",", "")))
     least = SPREAD["count"]
     if "." in number:

@@ -22,6 +22,7 @@ from nbhelpers.results.table import MACRO, plain
 from nbhelpers.results.views import qualified
 from nbhelpers.study import open_study
 
+pytestmark = pytest.mark.slow  # its study takes half a minute
 SMALL = {
     "methods": ["patchcore", "padim"],
     "autoencoder.architectures": [],

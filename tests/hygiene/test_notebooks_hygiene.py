@@ -47,14 +47,14 @@ def code_cells(notebook):
 
 
 def tagged(notebook, tag):
-    """The one code cell with this tag, and its place among the code cells."""
-    found = [
+    """Give the one code cell with this tag, and its position among the code cells."""
+    cells = [
         (n, cell)
         for n, cell in enumerate(code_cells(notebook))
         if tag in cell.metadata.get("tags", ())
     ]
-    assert len(found) == 1, f"{len(found)} cells are tagged {tag}"
-    return found[0]
+    assert len(cells) == 1, f"expected one cell with the tag {tag}, found {len(cells)}"
+    return cells[0]
 
 
 def parameters(notebook) -> dict:
@@ -80,13 +80,13 @@ def test_numbers_are_unique_and_come_before_those_that_need_them():
     numbers = [row.number for row in NOTEBOOKS]
     assert numbers == sorted(set(numbers))
     assert all(
-        other in numbers[:place] for place, row in enumerate(NOTEBOOKS) for other in row.after
+        other in numbers[:index] for index, row in enumerate(NOTEBOOKS) for other in row.after
     )
 
 
 def test_parameters_are_literals_with_a_comment_each(notebook):
-    place, cell = tagged(notebook, "parameters")
-    assert place == 0
+    index, cell = tagged(notebook, "parameters")
+    assert index == 0
     parameters(notebook)
     for line in cell.source.splitlines():
         assert "  # " in line, f"what is it? {line}"
@@ -99,8 +99,8 @@ def test_parameters_are_those_that_the_runner_gives(script, notebook):
 
 
 def test_bootstrap_is_the_same_everywhere(notebook):
-    place, cell = tagged(notebook, "bootstrap")
-    assert place == 1
+    index, cell = tagged(notebook, "bootstrap")
+    assert index == 1
     assert cell.source == tagged(jupytext.read(SCRIPTS[0]), "bootstrap")[1].source
 
 

@@ -20,12 +20,17 @@ PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve"}
 ABSOLUTE = re.compile(
     r"(?<![\w.~/-])/(?:home|Users|root|work|farm|tmp|mnt|opt)/\w|[A-Z]:\\\\?Users"
 )
+# A registry's name, or an option that is given an address.
 REGISTRY = re.compile(
-    "|".join(["pypi" + r"\.", "python" + "hosted", "(?:extra-)?index" + "-url", "find" + "-links"])
+    "|".join(["pypi" + r"\.", "python" + "hosted", "(?:index-url|find-links)" + r"[\s=,'\"]+\w+:/"])
 )
 SECRET = re.compile(
     r"BEGIN [A-Z ]*PRIVATE KEY|\b(?:hf_|ghp_|github_pat_)\w{20}|\bAKIA[0-9A-Z]{16}\b"
 )
+
+# Numbers of a list that no reader has (F12, P034), unless a linter's rule is meant.
+LIST_NUMBER = re.compile(r"(?<!noqa: )\b[FP]\d{2,3}\b")
+WRITTEN = {".py", ".md", ".yaml", ".toml", ".txt", ".cfg", ".html", ""}  # by people, for people
 
 
 def git(*arguments: str) -> subprocess.CompletedProcess:
@@ -63,7 +68,8 @@ def texts():
             yield path.relative_to(ROOT).as_posix(), content.decode()
 
 
-def found(pattern: re.Pattern) -> list[str]:
+def matches(pattern: re.Pattern) -> list[str]:
+    """Give the first match in each text file."""
     return [
         f"{name}: {match[0]}" for name, text in texts() for match in [pattern.search(text)] if match
     ]
@@ -84,15 +90,26 @@ def test_there_are_files_to_look_at():
 
 
 def test_no_absolute_path():
-    assert found(ABSOLUTE) == []
+    assert matches(ABSOLUTE) == []
 
 
 def test_no_package_registry_is_named():
-    assert found(REGISTRY) == []
+    assert matches(REGISTRY) == []
+
+
+def test_a_registry_is_seen_and_the_name_of_an_option_let_pass():
+    for text in (
+        "--index-url https:" + "//a",
+        "find-links = 'file:" + "//b",
+        "extra-index-url=http:" + "//c",
+    ):
+        assert REGISTRY.search(text)
+    for text in ('["--index-url", CPU_INDEX]', "pip config get global.index-url"):
+        assert not REGISTRY.search(text)
 
 
 def test_no_secret():
-    assert found(SECRET) == []
+    assert matches(SECRET) == []
     assert not {"kaggle.json", "wandb.json", ".env", ".netrc"} & {path.name for path in files()}
 
 
@@ -104,6 +121,15 @@ def test_an_absolute_path_is_seen_and_a_relative_one_let_pass(path):
         assert ABSOLUTE.search(before + path)
     for before in ("data", "https://host.org", "~", "/content"):
         assert not ABSOLUTE.search(before + path.removeprefix("C:").replace("\\", "/"))
+
+
+def test_sentences_name_no_number_of_a_list_that_is_not_here():
+    numbered = [
+        match
+        for match in matches(LIST_NUMBER)
+        if Path(match.partition(":")[0]).suffix in WRITTEN and "test_repository" not in match
+    ]
+    assert numbered == []
 
 
 def test_nothing_is_pickled():

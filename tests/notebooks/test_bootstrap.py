@@ -1,5 +1,5 @@
-"""The bootstrap cell finds the project from a clone, from any folder, and fetches it when the
-notebook came alone.
+"""The bootstrap cell finds the project from a clone and from any folder, and fetches it when the
+notebook is opened alone.
 """
 
 import os
@@ -48,8 +48,8 @@ def test_it_finds_the_clone_it_stands_in(folder):
 
 
 def test_it_finds_the_clone_from_any_folder_by_its_environment(tmp_path):
-    there = f"sys.prefix = {str(ROOT / '.venv')!r}"
-    assert run(tmp_path, there).stdout.split() == [str(ROOT), "True", str(ROOT)]
+    prelude = f"sys.prefix = {str(ROOT / '.venv')!r}"
+    assert run(tmp_path, prelude).stdout.split() == [str(ROOT), "True", str(ROOT)]
 
 
 @pytest.fixture

@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 
 from nbhelpers.config import load_config
-from nbhelpers.results.numbers import read_metrics
-from nbhelpers.results.table import KEYS, plain
+from nbhelpers.results.numbers import Results, label, read_metrics
+from nbhelpers.results.table import KEYS, MACRO, plain
 from nbhelpers.runner.graph import NOTEBOOKS, ROOT
 from nbhelpers.scenarios import SCENARIOS
 
 pytestmark = [pytest.mark.notebooks, pytest.mark.slow]
-COMMAND = [sys.executable, "scripts/run_experiments.py", "--profile", "tiny"]
+COMMAND = [sys.executable, "-m", "nbhelpers.runner"]
 COLUMNS = [
     "scenario",
     "against",
@@ -37,8 +37,9 @@ COLUMNS = [
 RATES = ["image_auroc", "pixel_auroc", "aupro", "f1", "specificity"]
 
 
-def run(workspace: Path, *arguments: str) -> subprocess.CompletedProcess:
-    command = [*COMMAND, "--workspace", str(workspace), *arguments]
+def run(workspace: Path, name: str, *arguments: str) -> subprocess.CompletedProcess:
+    """Run a command of the study, as make does."""
+    command = [*COMMAND, name, "--profile", "tiny", "--workspace", str(workspace), *arguments]
     return subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=1500, check=False
     )
@@ -52,7 +53,7 @@ def config():
 @pytest.fixture(scope="module")
 def first(workspace):
     """The run that makes everything, in the workspace that nbval uses after it."""
-    return run(workspace, "--jobs", "2")
+    return run(workspace, "run", "--jobs", "2")
 
 
 @pytest.fixture(scope="module")
@@ -113,8 +114,8 @@ def test_rates_are_rates_and_lie_in_their_intervals(metrics):
 
 
 def test_what_was_trained_on_is_recognised_and_not_trivially(metrics):
-    own = plain(metrics)[plain(metrics).scenario == "clean"]
-    clean = own[own.metric == "image_auroc"]
+    levels = plain(metrics)[plain(metrics).scenario == "clean"]
+    clean = levels[levels.metric == "image_auroc"]
     assert len(clean) and (clean.ci_high > 0.5).all(), "surely worse than chance: labels flipped?"
     untrained = clean[
         ~clean.method.str.startswith("ae_")
@@ -123,18 +124,28 @@ def test_what_was_trained_on_is_recognised_and_not_trivially(metrics):
     assert (clean.value < 1.0).any(), "too easy to tell methods apart"
 
 
-def test_closing_words_show_the_table_and_where_things_lie(first, output, metrics):
-    value = metrics[(metrics.scenario == "clean") & (metrics.metric == "image_auroc")].value.iloc[0]
-    assert f"{value:.3f}" in first.stdout
-    for folder in ("figures", "executed"):
-        assert (output / folder).is_dir() and f"outputs/tiny/{folder}" in first.stdout
+def test_closing_words_sum_the_results_up_and_say_where_the_rest_is(first, output, config):
+    results = Results(read_metrics(output / "results" / "metrics.csv"))
+    lines = [line for line in first.stdout.splitlines() if line.startswith(tuple(SCENARIOS))]
+    assert len(lines) == len(config.scenarios) * len(config.methods)
+    for line, scenario, method in zip(
+        lines,
+        [name for name in results.scenarios for _ in results.methods],
+        results.methods * len(results.scenarios),
+        strict=True,
+    ):
+        assert line.split()[0] == scenario and label(method) in line
+        for metric in ("image_auroc", "aupro", "balanced_accuracy"):
+            assert str(results.find(scenario, method, MACRO, metric)) in line
+    for path in ("report/report.html", "results/metrics.csv", "figures", "executed"):
+        assert (output / path).exists() and f"outputs/tiny/{path}" in first.stdout
     assert list((output / "figures").rglob("*.png"))
 
 
 def test_progress_is_one_line_a_notebook(first, output):
     done = re.findall(r"^\[(\d+)/(\d+)\] \S.*  \d+\.\d s$", first.stdout, flags=re.MULTILINE)
     count = len(list((output / "executed").glob("*.ipynb")))
-    assert done == [(str(place), str(count)) for place in range(1, count + 1)]
+    assert done == [(str(number), str(count)) for number in range(1, count + 1)]
 
 
 def test_a_second_run_runs_nothing_and_changes_nothing(workspace, output):
@@ -143,20 +154,20 @@ def test_a_second_run_runs_nothing_and_changes_nothing(workspace, output):
         for path in output.rglob("*")
         if path.is_file() and path.name != "pid"
     }
-    again = run(workspace)
+    again = run(workspace, "run")
     assert again.returncode == 0 and ", 0 to run" in again.stdout
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
 def test_status_says_that_all_is_done(workspace, output):
-    *notebooks, count, artefacts = run(workspace, "--status").stdout.splitlines()
+    *notebooks, count, artefacts = run(workspace, "status").stdout.splitlines()
     assert {line.split()[-1] for line in notebooks} == {"done"}
     assert count.startswith(f"{len(notebooks)} done in ")
     assert re.fullmatch(r"artefacts: \d{2,} current, 0 out of date", artefacts)
 
 
 def test_a_changed_setting_would_run_again(workspace, output):
-    dry = run(workspace, "--set", "patchcore.coreset_ratio=0.02", "--dry-run")
+    dry = run(workspace, "run", "--set", "patchcore.coreset_ratio=0.02", "--dry-run")
     assert "settings changed" in dry.stdout and "done" not in dry.stdout.splitlines()[0]
     job = json.loads((output / "run" / "jobs" / "07_evaluation_clean.json").read_text())
     assert job["parameters"]["overrides"] == {}

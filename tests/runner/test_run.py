@@ -1,11 +1,10 @@
-"""The runner on dummy notebooks: what is run, what is not run again, what is left of a failure or a
-kill.
+"""The runner on dummy notebooks: what is run, what is not run again, and what a failure or a kill
+leaves.
 """
 
 import errno
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -16,16 +15,12 @@ import nbformat
 import psutil
 import pytest
 
-from nbhelpers.errors import ConfigError, ResourceError
-from nbhelpers.evaluation.bootstrap import stated
-from nbhelpers.files import write_csv
-from nbhelpers.results.table import MACRO, as_table, to_rows
-from nbhelpers.runner import command_line, graph
+from nbhelpers.errors import ResourceError
 from nbhelpers.runner import execute as executor
-from nbhelpers.runner import run as run_experiments
+from nbhelpers.runner import graph
 from nbhelpers.runner.graph import Notebook, RunFolder
 from nbhelpers.runner.processes import only_run
-from nbhelpers.runner.run import report_results
+from nbhelpers.runner.summary import report_errors
 
 HEADER = """# ---
 # jupyter:
@@ -67,7 +62,7 @@ class Dummy:
         return graph.build_jobs(self.axes, parameters, inputs, data, self.table, self.notebooks)
 
     def ran(self) -> list[str]:
-        """What ran since the last question, in order."""
+        """Give what ran since the last call, in order."""
         lines = self.notes.read_text().splitlines() if self.notes.exists() else []
         self.notes.unlink(missing_ok=True)
         return [" ".join(line.split()[:3]) for line in lines]
@@ -167,19 +162,16 @@ def test_what_broke_is_kept_with_its_error_and_the_others_go_on(tmp_path, capsys
         o.output_type == "error" for c in failed.cells if c.cell_type == "code" for o in c.outputs
     )
     assert "bad nut" in dummy.run_folder.log("03_shift__nut").read_text()
-    assert run_experiments.report_errors(errors, dummy.run_folder) == 1
+    assert report_errors(errors, dummy.run_folder) == 1
     assert str(dummy.run_folder.failed("03_shift__nut")) in capsys.readouterr().err
     assert graph.survey(dummy.jobs(), dummy.run_folder)["03_shift__nut"][0] == "failed"
 
 
 def test_input_errors_alone_give_exit_code_2(tmp_path, capsys):
     folder = RunFolder(tmp_path)
-    assert run_experiments.report_errors({"01_look": "DataError: x.png is cut short"}, folder) == 2
-    assert (
-        run_experiments.report_errors({"a": "DataError: x", "b": "not run: it needs a"}, folder)
-        == 2
-    )
-    assert run_experiments.report_errors({"a": "DataError: x", "b": "KeyError: 1"}, folder) == 1
+    assert report_errors({"01_look": "DataError: x.png is cut short"}, folder) == 2
+    assert report_errors({"a": "DataError: x", "b": "not run: it needs a"}, folder) == 2
+    assert report_errors({"a": "DataError: x", "b": "KeyError: 1"}, folder) == 1
     assert "x.png is cut short" in capsys.readouterr().err
 
 
@@ -242,7 +234,7 @@ def held(tmp_path):
 
 def test_a_killed_run_leaves_no_process_and_the_next_one_completes_it(held):
     pid = held.process.pid
-    busy = pytest.raises(ResourceError, match=f"another run .pid {pid}. is at work")
+    busy = pytest.raises(ResourceError, match=f"found one at work .pid {pid}.")
     with busy, only_run(held.run_folder.run, patience=0.2):
         pass
     os.kill(pid, signal.SIGKILL)
@@ -264,36 +256,6 @@ def test_a_killed_snakemake_loses_nothing_that_is_done(held):
     assert held.ran() == ["01_look - -", "04_fit - -"]  # each once
 
 
-def test_settings_are_read_as_yaml():
-    pairs = ["a.b=0.1", "c=[x, y]", "d=true", "e=text"]
-    assert command_line.parse_settings(pairs) == {
-        "a.b": 0.1,
-        "c": ["x", "y"],
-        "d": True,
-        "e": "text",
-    }
-    for bad in ("novalue", "=1", "a=[1"):
-        with pytest.raises(ConfigError, match="--set"):
-            command_line.parse_settings([bad])
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--set", "patchcore.coreset_rato=0.1"], "patchcore.coreset_ratio"),
-        (["--set", "seed=1e-5"], "seed"),
-        (["--profile", "huge"], "tiny"),
-        (["--profile", "folder", "--data-root", "no/such/folder"], "no/such/folder"),
-        (["--only", "99"], "04"),
-        (["--jobs", "0"], "--jobs"),
-    ],
-)
-def test_a_wrong_command_line_is_one_line_and_exit_code_2(arguments, words, capsys):
-    assert run_experiments.main([*arguments, "--status"]) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1 and words in error
-
-
 def test_listing_digest_sees_a_changed_added_and_removed_file(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "x.png").write_bytes(b"1")
@@ -309,20 +271,6 @@ def test_listing_digest_sees_a_changed_added_and_removed_file(tmp_path):
 
 def test_digest_keeps_parts_apart():
     assert graph.digest(["ab", "c"]) != graph.digest(["a", "bc"])
-
-
-def test_results_are_printed_in_the_table_s_order(tmp_path, capsys):
-    (tmp_path / "results").mkdir()
-    rows = []
-    for scenario, value in (("clean", 0.91234), ("adapted", 0.5)):
-        metrics = {"image_auroc": stated(value, 9, 0.1, 1.0)}
-        rows += to_rows(scenario, "patchcore", "nut", 0, metrics)
-    rows += to_rows("adapted", "patchcore", MACRO, 0, metrics, against="clean")
-    write_csv(tmp_path / "results" / "metrics.csv", as_table(rows))
-    report_results(RunFolder(tmp_path))
-    out = capsys.readouterr().out
-    assert out.index("clean") < out.index("adapted") and "0.912" in out and "aupro" in out
-    assert re.search(r"adapted - clean +patchcore +macro +0 +0\.500", out)
 
 
 def test_a_full_disk_is_a_named_error(done, monkeypatch):

@@ -303,6 +303,7 @@ def study(tmp_path_factory):
     )
 
 
+@pytest.mark.slow
 def test_every_scenario_takes_an_autoencoder(study):
     for scenario in study.config.scenarios:
         table = run_scenario(study, scenario)

@@ -1,7 +1,6 @@
 """The search for training settings: on held-out training images, killed and resumed, ranked, drawn."""
 
 import shutil
-import sys
 
 import numpy as np
 import pandas as pd
@@ -9,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-import search_autoencoder
 from nbhelpers.config import digest, load_config
 from nbhelpers.data import images as image_module
 from nbhelpers.errors import ConfigError, DivergenceError
@@ -19,6 +17,8 @@ from nbhelpers.models.autoencoders.networks.registry import build_network
 from nbhelpers.models.autoencoders.search import importance, open_trials, search
 from nbhelpers.models.autoencoders.training import batches as batches_module
 from nbhelpers.models.autoencoders.training.batches import TrainingImages, hold_out
+from nbhelpers.runner import commands
+from nbhelpers.runner import search as search_command
 
 CONFIG = load_config().autoencoder
 SPACE = CONFIG.search.model_copy(update={"trials": 4, "epochs": 2, "batch_size": (4, 8)})
@@ -305,7 +305,7 @@ def test_recipe_leaves_out_the_number_of_trials_and_the_bookkeeping():
             return f"{category} {domain}"
 
     def name(**changes):
-        return digest(search_autoencoder.search_recipe(Study(**changes), "carpet", "cnn"))
+        return digest(search_command.search_recipe(Study(**changes), "carpet", "cnn"))
 
     same = {
         "autoencoder.search.trials": 3,
@@ -322,25 +322,16 @@ def test_recipe_leaves_out_the_number_of_trials_and_the_bookkeeping():
         "splits.groups": {"carpet": {"pattern": r"(\d+)", "max_gap": 1}},
     }
     assert {name(**{key: value}) for key, value in same.items()} == {name()}
-    code = search_autoencoder.search_recipe(Study(), "carpet", "cnn")["code"]
+    code = search_command.search_recipe(Study(), "carpet", "cnn")["code"]
     assert "models.autoencoders.networks.cnn" in code and "models.autoencoders.search" in code
-    assert search_autoencoder.search_recipe(Study(), "carpet", "diffusion")["loss"] is None
+    assert search_command.search_recipe(Study(), "carpet", "diffusion")["loss"] is None
     assert len({name(), *(name(**{key: value}) for key, value in other.items())}) == 1 + len(other)
 
 
-def test_script_ends_with_2_and_a_reason(capsys, monkeypatch):
-    arguments = [
-        "--category",
-        "carpet",
-        "--architecture",
-        "cnn",
-        "--set",
-        "autoencoder.search.trial=3",
-    ]
-    assert search_autoencoder.main(arguments) == 2
+def test_command_ends_with_2_and_a_reason(capsys):
+    arguments = ["search", "--category", "carpet", "--architecture"]
+    assert commands.main([*arguments, "cnn", "--set", "autoencoder.search.trial=3"]) == 2
     assert "did you mean autoencoder.search.trials?" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        search_autoencoder.main(["--category", "carpet", "--architecture", "gan"])
-    assert "cnn" in capsys.readouterr().err and "lightning" not in vars(
-        sys.modules["search_autoencoder"]
-    )
+        commands.main([*arguments, "gan"])
+    assert "cnn" in capsys.readouterr().err
