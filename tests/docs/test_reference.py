@@ -1,0 +1,68 @@
+"""The generated pages say what the code says: configuration, rooms."""
+
+import pytest
+
+from nbhelpers.config import load_config, profiles
+from tests.docs.pages import DOCS, module
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return module("settings_reference")
+
+
+def leaves(values: dict, prefix: str = "") -> list[str]:
+    """Dotted names of all values; a network's own training settings, and the groups, are one."""
+    keys = []
+    for key, value in values.items():
+        whole = key == "training" and "networks." in prefix or f"{prefix}{key}" == "splits.groups"
+        nested = isinstance(value, dict) and not whole
+        keys += leaves(value, f"{prefix}{key}.") if nested else [f"{prefix}{key}"]
+    return keys
+
+
+def test_every_key_of_the_configuration_is_in_the_reference(reference):
+    expected = set(leaves(load_config("folder").model_dump(mode="json"))) - {"profile"}
+    assert len(expected) > 100
+    assert {row.key for row in reference.settings()} == expected
+    text = reference.settings_reference()
+    assert [key for key in expected if f"\n`{key}`\n: " not in text] == []
+
+
+def test_defaults_types_and_comments_are_those_of_the_files(reference):
+    rows = {row.key: row for row in reference.settings()}
+    size = rows["data.image_size"]
+    assert (size.kind, size.default) == ("whole number at least 32", "224")
+    assert size.comment == "side of the network's square input, pixels"
+    assert size.profiles["tiny"] == str(load_config("tiny").data.image_size)
+    assert rows["patchcore.coreset_ratio"].kind == "number above 0 and at most 1"
+    assert rows["tta"].kind == "one of `none`, `flips`"
+    assert "four times" in rows["tta"].comment  # a comment that goes on in the next line
+    assert rows["shift.brightness"].kind == "[low, high], each number above 0"
+    assert rows["autoencoder.networks.vit.training"].default == "{}"
+
+
+def test_the_default_of_each_key_is_what_no_profile_changes(reference):
+    for name in profiles():
+        values = load_config(name).model_dump(mode="json")
+        for row in reference.settings():
+            value = values
+            for part in row.key.split("."):
+                value = value[part]
+            if row.key.endswith(".training"):
+                value = {key: own for key, own in value.items() if own is not None}
+            shown = row.profiles.get(name, row.default)
+            assert reference._yaml(value) == shown, (name, row.key)
+
+
+def test_the_picture_and_the_table_of_rooms_are_current():
+    picture = module("architecture_picture")
+    advice = "run: .venv/bin/python docs/architecture_picture.py"
+    assert (DOCS / "architecture.svg").read_text("utf-8") == picture.picture(), advice
+    assert (DOCS / "architecture.md").read_text("utf-8") == picture.page(), advice
+
+
+def test_every_room_is_on_a_floor():
+    picture = module("architecture_picture")
+    rooms = {path.stem for path in picture.ROOT.glob("nbhelpers/*") if path.name[0] not in "_."}
+    assert {room for floor in picture.floors() for room in floor} == rooms
