@@ -76,8 +76,8 @@ def settings_reference() -> str:
     told: set[str] = set()
     for section, rows in by_section.items():
         outer = section.rpartition(".")[0]  # a section of sections may have a comment of its own
-        for name in (outer, section):
-            if name in told or (name == outer and name not in comments):
+        for name in ([outer] if outer in comments else []) + [section]:
+            if name in told:
                 continue
             told.add(name)
             lines += [f"## {name or 'The study as a whole'}", ""]

@@ -38,7 +38,9 @@ def test_every_file_that_a_page_names_is_there(path):
     missing = [
         file
         for file in named
-        if not (ROOT / file).exists() and file not in TO_BE_MADE and not file.startswith(MADE)
+        if not (ROOT / file.replace("NN_name", "04_patchcore")).exists()
+        and file not in TO_BE_MADE
+        and not file.startswith(MADE)
     ]
     assert missing == []
 
