@@ -67,7 +67,7 @@ def test_the_code_of_a_page_runs(page, reader, capsys):
     if page == "docs/how-to/add-a-data-set.md":
         assert "(10, 3, 4)" in printed
     if page == "docs/how-to/read-the-report.md":
-        assert "patchcore   0.75     0.5      1.0" in printed
+        assert printed.split()[-5:] == ["clean", "patchcore", "0.75", "0.5", "1"]
     if page == "docs/how-to/your-images.md":
         first, again = names["predictions"].image_scores[-1], names["again"]
         assert again.predict(names["samples"][-1:]).image_scores[0] == pytest.approx(
