@@ -192,37 +192,46 @@ def _yaml(value: Any) -> str:
 
 
 def _comments() -> dict[str, str]:
-    """What each file says of its keys and sections.
+    """What the files say of their keys and sections, by dotted name."""
+    return {
+        f"{prefix}{key}": comment
+        for prefix, path in _files()
+        for key, comment in comments_of(path.read_text(encoding="utf-8")).items()
+    }
+
+
+def comments_of(text: str) -> dict[str, str]:
+    """What a YAML file says of its keys and sections, by dotted name.
 
     A comment behind a value belongs to its key, and so do those below it that stand as far to the
     right. A comment on a line of its own belongs to the section whose first line it is, else to the
-    key that follows it. The first lines of a file, before any key, say what the file is for.
+    key that follows it. The lines before the first key say what the file is for.
     """
     found: dict[str, str] = {}
-    for prefix, path in _files():
-        stack: list[tuple[int, str]] = []
-        above: list[str] = []
-        key, opens, depth = "", False, 0
-        for line in path.read_text(encoding="utf-8").splitlines():
-            text, comment = _split_comment(line)
-            indent = len(line) - len(line.lstrip())
-            match = None if depth else re.match(r"\s*([A-Za-z_]\w*):(.*)", text)
-            depth += text.count("{") + text.count("[") - text.count("}") - text.count("]")
-            if match:
-                while stack and stack[-1][0] >= indent:
-                    stack.pop()
-                stack.append((indent, match[1]))
-                key = prefix + ".".join(name for _, name in stack)
-                opens = not match[2].strip()
-                found[key] = "; ".join([*above, *([comment] if comment else [])])
-                above = []
-            elif comment and key:
-                behind = bool(text.strip()) or indent > stack[-1][0] + 8
-                if behind or opens:
-                    joint = " " if behind else "; "
-                    found[key] = f"{found[key]}{joint}{comment}".strip("; ")
-                else:
-                    above.append(comment)
+    stack: list[tuple[int, str]] = []
+    above: list[str] = []
+    key, opens, depth = "", False, 0
+    for line in text.splitlines():
+        content, comment = _split_comment(line)
+        indent = len(line) - len(line.lstrip())
+        match = None if depth else re.match(r"\s*([A-Za-z_]\w*):(.*)", content)
+        depth += sum(content.count(sign) for sign in "{[") - sum(
+            content.count(sign) for sign in "}]"
+        )
+        if match:
+            while stack and stack[-1][0] >= indent:
+                stack.pop()
+            stack.append((indent, match[1]))
+            key, opens = ".".join(name for _, name in stack), not match[2].strip()
+            found[key] = "; ".join([*above, *([comment] if comment else [])])
+            above = []
+        elif comment and key:
+            behind = bool(content.strip()) or indent > stack[-1][0] + 8
+            if behind or opens:
+                joint = " " if behind else "; "
+                found[key] = f"{found[key]}{joint}{comment}".strip("; ")
+            else:
+                above.append(comment)
     return {key: comment for key, comment in found.items() if comment}
 
 
