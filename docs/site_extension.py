@@ -1,15 +1,18 @@
-"""What the site adds to Sphinx: the configuration reference, and formulas without a script.
+"""What the site adds to Sphinx: pages that are made from the code, and formulas without a script.
 
 The page ``docs/configuration.md`` holds the line ``<!-- settings -->``. While the site is built, it
-is replaced by all settings, see ``settings_reference``.
+is replaced by all settings, see ``settings_reference``; and a line of each page of the API reference
+by its modules, see ``api_pages``.
 """
 
 from __future__ import annotations
 
 import html
 import re
+from pathlib import Path
 from typing import Any
 
+import api_pages
 from docutils import nodes
 from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
@@ -20,9 +23,12 @@ MARKER = "<!-- settings -->"
 logger = logging.getLogger(__name__)
 
 
-def _insert_settings(app: Any, docname: str, source: list[str]) -> None:
+def _insert(app: Any, docname: str, source: list[str]) -> None:
+    """Put what is made from the code into the page that is being read."""
     if docname == "docs/configuration":
         source[0] = source[0].replace(MARKER, settings_reference())
+    elif match := api_pages.MARKER.search(source[0]):
+        source[0] = source[0].replace(match[0], api_pages.sections(Path(docname).name))
 
 
 def _formula(self: Any, node: nodes.Element) -> None:
@@ -52,7 +58,7 @@ def _mathml(node: nodes.Element, as_block: bool) -> str:
 
 def setup(app: Any) -> dict[str, Any]:
     """Tell Sphinx."""
-    app.connect("source-read", _insert_settings)
+    app.connect("source-read", _insert)
     app.add_html_math_renderer(
         "mathml", inline_renderers=(_formula, None), block_renderers=(_displayed_formula, None)
     )

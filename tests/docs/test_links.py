@@ -4,7 +4,18 @@ import re
 
 import pytest
 
-from tests.docs.pages import DOCS, ROOT, anchors, broken, links, name, notebook_text, pages, prose
+from tests.docs.pages import (
+    DOCS,
+    ROOT,
+    anchors,
+    broken,
+    links,
+    module,
+    name,
+    notebook_text,
+    pages,
+    prose,
+)
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 #: Files that a how-to page tells its reader to make.
@@ -85,19 +96,20 @@ def test_every_page_is_in_a_table_of_contents():
     assert left_out == []
 
 
-def test_every_module_is_on_one_page_of_the_reference():
-    listed = [
-        line.split()[-1]
-        for page in (DOCS / "api").glob("*.md")
-        for line in page.read_text("utf-8").splitlines()
-        if line.startswith(".. automodule::")
-    ]
+def test_every_module_is_on_the_page_of_its_room():
+    pages_of = module("api_pages").modules_of_pages()
     there = [
-        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        ".".join(path.relative_to(ROOT / "nbhelpers").with_suffix("").parts)
         for path in (ROOT / "nbhelpers").rglob("*.py")
         if path.name not in ("__init__.py", "__main__.py")
     ]
-    assert sorted(listed) == sorted(there)
+    assert sorted(sum(pages_of.values(), [])) == sorted(there)
+    rooms = {path.name for path in (ROOT / "nbhelpers").iterdir() if path.is_dir()} - {
+        "__pycache__"
+    }
+    assert set(pages_of) == {*rooms, "ground", "patchcore", "autoencoders"}
+    assert pages_of["patchcore"][0] == "models.patchcore.detector"
+    assert "data.shift.twins" in pages_of["data"] and "files" in pages_of["ground"]
 
 
 def test_the_readme_is_short():
