@@ -3,6 +3,7 @@
 import pytest
 
 from nbhelpers.config import load_config, profiles
+from nbhelpers.runner.stored_outputs import BOUND, SPREAD
 from tests.docs.pages import DOCS, module
 
 
@@ -88,3 +89,13 @@ def test_every_room_is_on_a_floor():
     picture = module("architecture_picture")
     rooms = {path.stem for path in picture.ROOT.glob("nbhelpers/*") if path.name[0] not in "_."}
     assert {room for floor in picture.floors() for room in floor} == rooms
+
+
+def test_the_promised_tolerance_is_the_one_that_is_compared_with():
+    text = " ".join((DOCS / "how-to" / "reproduce.md").read_text("utf-8").split())
+    assert SPREAD["relative"] == 0.25  # a quarter
+    promised = (
+        f"by {SPREAD['share']}, a count by {SPREAD['count']}, and a large number by a quarter"
+    )
+    assert promised in text
+    assert f"bootstrap intervals may move by {BOUND}" in text
