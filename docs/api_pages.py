@@ -44,14 +44,9 @@ def _place(module: str, first: list[str]) -> int:
 
 def sections(page: str) -> str:
     """The sections of a page, one per module, as MyST Markdown."""
+    folder = MARKER.findall((DOCS / "api" / f"{page}.md").read_text(encoding="utf-8"))[0][0]
     lines = []
     for module in modules_of_pages()[page]:
-        lines += [
-            f"## {module}",
-            "",
-            "```{eval-rst}",
-            f".. automodule:: nbhelpers.{module}",
-            "```",
-            "",
-        ]
+        lines += [f"## {module.removeprefix(f'{folder}.')}", "", "```{eval-rst}"]
+        lines += [f".. automodule:: nbhelpers.{module}", "```", ""]
     return "\n".join(lines)

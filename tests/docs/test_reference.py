@@ -1,9 +1,19 @@
 """The generated pages say what the code says: configuration, rooms."""
 
+import dataclasses
+import re
+
 import pytest
 
 from nbhelpers.config import load_config, profiles
+from nbhelpers.data.exploration import DEFECT_COLUMNS
+from nbhelpers.data.shift.parameters import ShiftParameters
+from nbhelpers.evaluation.metrics import RATE_METRICS
+from nbhelpers.evaluation.thresholds.calibrate import Threshold
+from nbhelpers.predictions import Predictions
+from nbhelpers.results.table import COLUMNS
 from nbhelpers.runner.stored_outputs import BOUND, SPREAD
+from nbhelpers.scenarios import SCENARIOS
 from tests.docs.pages import DOCS, module
 
 
@@ -99,3 +109,13 @@ def test_the_promised_tolerance_is_the_one_that_is_compared_with():
     )
     assert promised in text
     assert f"bootstrap intervals may move by {BOUND}" in text
+
+
+def test_the_data_model_names_every_column_metric_and_key():
+    words = set(re.findall(r"`([\w.]+)`", (DOCS / "data-model.md").read_text("utf-8")))
+    expected = {*COLUMNS, *RATE_METRICS, *DEFECT_COLUMNS}
+    expected |= {field.name for field in dataclasses.fields(Predictions)}
+    expected |= {"value", "plateau_width", *(field.name for field in dataclasses.fields(Threshold))}
+    expected |= {scenario.results_file for scenario in SCENARIOS.values()}
+    expected |= {*ShiftParameters().to_row(), "source_id", "defect_lost"}
+    assert sorted(expected - words) == []
