@@ -16,10 +16,12 @@ from nbhelpers.config import digest
 from nbhelpers.data.exploration import DEFECT_COLUMNS, describe_defects
 from nbhelpers.evaluation import misses as error_tables
 from nbhelpers.evaluation.bootstrap import share_interval, stated
+from nbhelpers.evaluation.cell import draw_seed
 from nbhelpers.evaluation.misses import PROPERTIES
 from nbhelpers.evaluation.significance import holm
 from nbhelpers.files import write_csv
 from nbhelpers.results.table import detailed, to_rows
+from nbhelpers.scenarios import SCENARIOS
 from nbhelpers.study import Artefact, Study
 
 #: Name of the row that is about all methods together.
@@ -27,6 +29,15 @@ ALL_METHODS = "all"
 #: What is told of a defect beside a decision about it.
 FACTS = ("area_percent", "border_distance", "contrast_delta_e", *PROPERTIES)
 TEXT = ("category", "defect", "image")
+#: Metric of the tidy table to the column of ``separations`` it is read from.
+SEPARATION_METRICS = {
+    "cliffs_delta": "cliffs_delta",
+    "hedges_g": "hedges_g",
+    "overlap": "overlap",
+    "ks": "ks",
+    "p_ks": "ks_pvalue",
+    "p_ks_holm": "ks_pvalue_holm",
+}
 
 
 def defect_facts(study: Study, category: str) -> pd.DataFrame:
@@ -214,16 +225,59 @@ def margin_tests(study: Study, scenario: str) -> pd.DataFrame:
 
 
 def separations(study: Study, scenario: str) -> pd.DataFrame:
-    """``errors.separation`` of each method and category."""
-    parts = []
-    for (method, category), own in decisions(study, scenario).groupby(
+    """How far each defect type's scores stand out, for each method and category of a scenario.
+
+    Returns:
+        The columns ``method`` and ``category``, those of ``evaluation.misses.separation``, and
+        ``ks_pvalue_holm``: the p values adjusted over all rows (Holm).
+    """
+    settings = study.config.evaluation
+    tables = []
+    for method, category in study.cells:
+        test = tested(study, scenario, method, category)
+        table = error_tables.separation(
+            test.labels,
+            test.image_scores,
+            test.defect_types,
+            seed=draw_seed(study.config.seed, category),
+            draws=settings.bootstrap_draws,
+            level=settings.confidence,
+        )
+        table.insert(0, "method", method)
+        table.insert(1, "category", category)
+        tables.append(table)
+    table = pd.concat(tables, ignore_index=True)
+    return table.assign(ks_pvalue_holm=pd.Series(holm(table.ks_pvalue.to_dict()), dtype=float))
+
+
+def separation_rows(study: Study, scenario: str) -> list[dict[str, Any]]:
+    """``separations`` as rows of the tidy table.
+
+    Each row has the detail ``defect_type``. Metrics: ``cliffs_delta`` and ``hedges_g`` with their
+    intervals, ``overlap``, ``ks``, ``p_ks`` and ``p_ks_holm``. ``n_images`` counts the images
+    that are compared: the good ones and those of the type. What is NaN has no row.
+    """
+    rows = []
+    for (method, category), table in separations(study, scenario).groupby(
         ["method", "category"], sort=False
     ):
-        part = error_tables.separation(own.label, own.score, own.defect_type)
-        part.insert(0, "method", method)
-        part.insert(1, "category", category)
-        parts.append(part)
-    return pd.concat(parts, ignore_index=True)
+        labels = tested(study, scenario, method, category).labels
+        n_good = int((labels == 0).sum())
+        metrics = {}
+        for record in table.to_dict("records"):
+            for name, column in SEPARATION_METRICS.items():
+                if pd.isna(record[column]):
+                    continue
+                low, high = (record.get(f"{column}_{end}") for end in ("low", "high"))
+                metric = detailed(name, defect_type=record["defect_type"])
+                metrics[metric] = stated(
+                    record[column],
+                    n_good + record["n"],
+                    None if pd.isna(low) else low,
+                    None if pd.isna(high) else high,
+                )
+        rows += to_rows(scenario, method, category, study.config.seed, metrics)
+    return rows
 
 
 def errors_part(study: Study, scenario: str) -> Part:
@@ -239,6 +293,26 @@ def errors_part(study: Study, scenario: str) -> Part:
     )
 
 
+def separation_part(study: Study, scenario: str) -> Part:
+    """``separation_rows`` of a scenario as a part of the tidy table."""
+    tests = SCENARIOS[scenario].tests
+    settings = study.config.evaluation
+    return make_part(
+        study,
+        __name__,
+        f"separation_{scenario}",
+        lambda: separation_rows(study, scenario),
+        tested_on=[study.predicted(*asked, **tests).key for asked in study.cells],
+        draws=settings.bootstrap_draws,
+        confidence=settings.confidence,
+        seed=study.config.seed,
+    )
+
+
 def parts(study: Study) -> list[Part]:
     """All of this module's rows."""
-    return [errors_part(study, name) for name in study.config.scenarios]
+    return [
+        part(study, name)
+        for name in study.config.scenarios
+        for part in (errors_part, separation_part)
+    ]

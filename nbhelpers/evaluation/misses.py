@@ -18,8 +18,10 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from nbhelpers.errors import DataError
-from nbhelpers.evaluation.bootstrap import score_summary, share_interval
+from nbhelpers.evaluation.bootstrap import Seed, percentile_interval, score_summary, share_interval
+from nbhelpers.evaluation.effects import cliffs_delta, hedges_g, hedges_g_draws, overlap
 from nbhelpers.evaluation.metrics import decide
+from nbhelpers.evaluation.significance import delong_interval
 from nbhelpers.predictions import Predictions
 
 #: Each property of a defect: the column of ``exploration.describe_defects`` it is read from, its
@@ -35,6 +37,21 @@ PROPERTIES = {
 BORDER_LIMITS = (0.2, 0.6)
 #: The one bin where three cannot be made.
 ONE_BIN = "all"
+#: What ``separation`` says of each defect type.
+SEPARATION_COLUMNS = (
+    "defect_type",
+    "n",
+    "image_auroc",
+    "ks",
+    "ks_pvalue",
+    "cliffs_delta",
+    "cliffs_delta_low",
+    "cliffs_delta_high",
+    "hedges_g",
+    "hedges_g_low",
+    "hedges_g_high",
+    "overlap",
+)
 #: Name of the group of defects that no method misses.
 NOBODY = "nobody"
 
@@ -176,38 +193,69 @@ def agreement(missed: Sequence[str], groups: Sequence[str]) -> pd.DataFrame:
     return table[order]
 
 
-def separation(labels: ArrayLike, scores: ArrayLike, defect_types: Sequence[str]) -> pd.DataFrame:
-    """How each defect type's scores stand out from the good images' of the same category, at no
-    threshold.
+def separation(
+    labels: ArrayLike,
+    scores: ArrayLike,
+    defect_types: Sequence[str],
+    *,
+    seed: Seed,
+    draws: int = 1000,
+    level: float = 0.95,
+) -> pd.DataFrame:
+    """How far the scores of each defect type stand out from those of the good images.
+
+    No threshold is involved. A type with a single image has no intervals, since one image cannot
+    say how much its type varies.
 
     Args:
-        labels, scores: ``(N,)`` of all images of one category.
+        labels: ``(N,)``, 0 for good and 1 for defect images, of one category.
+        scores: ``(N,)`` raw image scores of one detector.
         defect_types: N names.
+        seed: Seed of the resamples of Hedges' g.
+        draws: Number of these resamples.
+        level: Level of the intervals.
 
     Returns:
-        One row a defect type, sorted by name: defect_type, n, image_auroc (against all good
-            images), ks and ks_pvalue
-        (two-sample Kolmogorov-Smirnov).
+        One row per defect type, sorted by name, each against all good images: ``defect_type``;
+        ``n``, its number of images; ``image_auroc``; ``ks`` and ``ks_pvalue`` (two-sample
+        Kolmogorov-Smirnov test); ``cliffs_delta`` with ``cliffs_delta_low`` and
+        ``cliffs_delta_high`` (DeLong's interval of the AUROC); ``hedges_g`` with ``hedges_g_low``
+        and ``hedges_g_high`` (bootstrap); ``overlap``. See ``effects`` for the last three. What
+        the scores do not allow is NaN.
+
+    Raises:
+        DataError: One of the classes is missing, or labels and scores do not fit.
     """
-    labels, scores, names = (
-        np.asarray(labels),
-        np.asarray(scores, np.float64),
-        np.asarray(defect_types),
-    )
+    labels, scores = np.asarray(labels), np.asarray(scores, np.float64)
+    names = np.asarray(defect_types)
     rows = []
     for name in np.unique(names[labels == 1]):
         chosen = (labels == 0) | (names == name)
-        summary = score_summary(labels[chosen], scores[chosen])
+        truth, values = labels[chosen], scores[chosen]
+        summary = score_summary(truth, values)
+        delta_low, delta_high, g_low, g_high = (float("nan"),) * 4
+        if min(summary["good_n"], summary["defect_n"]) > 1:
+            delta_low, delta_high = (2 * end - 1 for end in delong_interval(truth, values, level))
+            sample = hedges_g_draws(truth, values, draws=draws, seed=seed)
+            if not np.isnan(sample).all():
+                g_low, g_high = percentile_interval(sample[~np.isnan(sample)], level)
         rows.append(
             {
                 "defect_type": str(name),
                 "n": summary["defect_n"],
-                "image_auroc": float(roc_auc_score(labels[chosen], scores[chosen])),
+                "image_auroc": float(roc_auc_score(truth, values)),
                 "ks": summary["ks"],
                 "ks_pvalue": summary["ks_pvalue"],
+                "cliffs_delta": cliffs_delta(truth, values),
+                "cliffs_delta_low": delta_low,
+                "cliffs_delta_high": delta_high,
+                "hedges_g": hedges_g(truth, values),
+                "hedges_g_low": g_low,
+                "hedges_g_high": g_high,
+                "overlap": overlap(truth, values),
             }
         )
-    return pd.DataFrame(rows, columns=["defect_type", "n", "image_auroc", "ks", "ks_pvalue"])
+    return pd.DataFrame(rows, columns=list(SEPARATION_COLUMNS))
 
 
 def margin_tests(defects: pd.DataFrame) -> pd.DataFrame:

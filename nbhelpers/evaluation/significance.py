@@ -21,19 +21,9 @@ from scipy import optimize, stats
 
 from nbhelpers.errors import DataError
 from nbhelpers.evaluation.bootstrap import Seed
+from nbhelpers.evaluation.effects import wins_and_losses
 from nbhelpers.evaluation.metrics import Array, check_scores, decide
 from nbhelpers.predictions import Predictions
-
-
-def _wins(defect: NDArray[np.bool_], scores: Array) -> tuple[Array, Array]:
-    """Good images below each defect image (m,), and defect images above each good one (n,); ties
-    count half.
-
-    Counts and not shares, so that they and their differences are exact in float64.
-    """
-    ranks = stats.rankdata(scores)  # mid-ranks
-    wins = ranks[defect] - stats.rankdata(scores[defect])
-    return wins, defect.sum() - (ranks[~defect] - stats.rankdata(scores[~defect]))
 
 
 def _delong_variance(wins: Array, losses: Array) -> float:
@@ -66,7 +56,10 @@ def delong(
     """
     defect, scores_a = check_scores(labels, scores_a)
     _, scores_b = check_scores(labels, scores_b)
-    (wins_a, losses_a), (wins_b, losses_b) = _wins(defect, scores_a), _wins(defect, scores_b)
+    (wins_a, losses_a), (wins_b, losses_b) = (
+        wins_and_losses(defect, scores_a),
+        wins_and_losses(defect, scores_b),
+    )
     pairs = wins_a.size * losses_a.size
     difference = float((wins_a - wins_b).sum() / pairs)
     error = _delong_variance(wins_a - wins_b, losses_a - losses_b) ** 0.5
@@ -99,7 +92,7 @@ def delong_interval(
     (0.96 to 1 for 40 good and 70 defect images), and still knows nothing of a kind of defect that
     the split lacks. Raises DataError as `delong` does.
     """
-    wins, losses = _wins(*check_scores(labels, scores))
+    wins, losses = wins_and_losses(*check_scores(labels, scores))
     auroc, quantile = wins.sum() / (wins.size * losses.size), stats.norm.ppf((1 + level) / 2)
     error = _delong_variance(wins, losses) ** 0.5
     if error > 0:
@@ -233,44 +226,6 @@ def mcnemar(
         "p_value": float(p_value),
         "odds_ratio": (only_a + half) / (only_b + half),
     }
-
-
-def cliffs_delta(labels: ArrayLike, scores: ArrayLike) -> float:
-    """P(defect above good) - P(good above defect) of raw scores (N,), in [-1, 1]: 2 AUROC - 1."""
-    wins, losses = _wins(*check_scores(labels, scores))
-    return float(2 * wins.sum() / (wins.size * losses.size) - 1)
-
-
-def hedges_g(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Distance of the class means of raw scores (N,) in pooled standard deviations, small samples
-    corrected.
-
-    L. V. Hedges, J. Educ. Statist. 1981, eq. 6e. One far outlier moves it; `cliffs_delta` it does
-    not. NaN without any spread, as `statistics.score_summary` has it.
-    """
-    defect, scores = check_scores(labels, scores)
-    groups, freedom = (scores[defect], scores[~defect]), scores.size - 2
-    squares = sum(float(((group - group.mean()) ** 2).sum()) for group in groups)
-    if squares == 0:
-        return float("nan")
-    gap = groups[0].mean() - groups[1].mean()
-    return float(gap / (squares / freedom) ** 0.5 * (1 - 3 / (4 * freedom - 1)))
-
-
-def overlap(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Overlap of the good and the defect distribution of raw scores (N,): 1 - Kolmogorov-Smirnov
-    distance.
-
-    0 where one threshold separates the two, 1 where they are the same. It is the overlap
-    coefficient (area under both densities) where the densities cross once, and an upper bound where
-    they cross more often; and it is what the best threshold leaves: the smallest false-positive
-    rate + miss rate. Unlike a kernel estimate it needs no bandwidth, is exact at both ends and does
-    not change with the scores' unit or scale. In small samples it is low: with 60 (20) images a
-    class of normal scores by 0.03 (0.05) where the truth is 0.13, by 0.06 (0.11) where it is 0.6,
-    by 0.14 (0.24) where the two are the same.
-    """
-    defect, scores = check_scores(labels, scores)
-    return float(1 - stats.ks_2samp(scores[defect], scores[~defect]).statistic)
 
 
 def compare_methods(

@@ -27,7 +27,8 @@ from nbhelpers.figures.surest import plot_best_and_worst
 from nbhelpers.files import hash_file, read_json, write_text
 from nbhelpers.predictions import Predictions
 from nbhelpers.report.page import Picture, build_report
-from nbhelpers.report.tables import ReportTable, all_tables
+from nbhelpers.report.formats import ReportTable
+from nbhelpers.report.tables import all_tables
 from nbhelpers.results.numbers import Results, label, read_metrics
 from nbhelpers.results.table import plain
 from nbhelpers.scenarios import SCENARIOS

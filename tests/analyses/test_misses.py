@@ -13,6 +13,7 @@ from nbhelpers.analyses.scenarios import evaluate_cell
 from nbhelpers.figures.misses import plot_margin_area, plot_recall_by_property
 from nbhelpers.files import write_json
 from nbhelpers.predictions import Predictions
+from nbhelpers.results.numbers import Results
 from nbhelpers.study import Study, open_study
 
 SMALL = {
@@ -172,15 +173,26 @@ def test_tests_are_adjusted_over_all_questions(study):
     tests = error_study.margin_tests(study, "clean")
     assert len(tests) == 16 and (tests.p_holm >= tests.p).all()
     assert tests.p_holm.min() == pytest.approx(16 * tests.p.min())
-    separated = (
-        error_study.separations(study, "clean")
-        .set_index(["method", "category", "defect_type"])
-        .image_auroc
-    )
-    assert (
-        separated["padim", "carpet", "hole"] == 0.0
-        and separated["patchcore", "carpet", "hole"] == 1.0
-    )
+
+
+def test_separation_has_rows_for_each_defect_type(study):
+    table = error_study.separations(study, "clean")
+    separated = table.set_index(["method", "category", "defect_type"])
+    assert separated.image_auroc["padim", "carpet", "hole"] == 0.0
+    assert separated.cliffs_delta["padim", "carpet", "hole"] == -1.0
+    assert separated.cliffs_delta["patchcore", "carpet", "hole"] == 1.0
+    assert separated.overlap["patchcore", "carpet", "hole"] == 0.0
+    assert (table.ks_pvalue_holm >= table.ks_pvalue).all()
+    assert table.ks_pvalue_holm.min() == pytest.approx(min(1, len(table) * table.ks_pvalue.min()))
+    results = Results(error_study.separation_part(study, "clean").rows())
+    for (method, category, name), row in separated.iterrows():
+        place = ("clean", method, category)
+        delta = results.find(*place, "cliffs_delta", defect_type=name)
+        assert (delta.value, delta.ci_low) == (row.cliffs_delta, row.cliffs_delta_low)
+        test = study.predictions(method, category, fitted_on="clean", domain="clean", split="test")
+        assert delta.n_images == sum(kind in ("good", name) for kind in test.defect_types)
+        assert results.find(*place, "overlap", defect_type=name).ci_low is None
+        assert results.find(*place, "p_ks_holm", defect_type=name).value == row.ks_pvalue_holm
 
 
 def test_a_category_without_masks_has_rows_of_its_types_only(study, tmp_path):

@@ -22,7 +22,8 @@ from nbhelpers.figures.scores import plot_metric_bars, plot_scenario_change  # n
 from nbhelpers.figures.style import use_style  # noqa: E402
 from nbhelpers.files import write_csv  # noqa: E402
 from nbhelpers.report import sentences  # noqa: E402
-from nbhelpers.report.tables import MARKDOWN, all_tables  # noqa: E402
+from nbhelpers.report.formats import MARKDOWN  # noqa: E402
+from nbhelpers.report.tables import all_tables  # noqa: E402
 from nbhelpers.results.numbers import Results, read_metrics  # noqa: E402
 from nbhelpers.results.table import MACRO, detailed, macro_name, plain, results_table, to_rows  # noqa: E402
 from nbhelpers.results.views import headline_table, qualified, with_intervals  # noqa: E402

@@ -14,7 +14,7 @@ from nbhelpers.config import load_config
 from nbhelpers.errors import DataError
 from nbhelpers.evaluation.bootstrap import stated
 from nbhelpers.report import sentences as findings
-from nbhelpers.report.page import _places
+from nbhelpers.report.page import _setting_paths
 from nbhelpers.results.numbers import Results, read_metrics
 from nbhelpers.results.table import COLUMNS, KEYS, MACRO, as_table, details_of, to_rows
 
@@ -399,5 +399,5 @@ def test_a_training_setting_of_a_network_s_own_stands_in_place_of_the_shared_one
     own = load_config("tiny", {"autoencoder.networks.vit.training.epochs": 300}).model_dump(
         mode="json"
     )
-    places = [_places(own, method)["training.epochs"] for method in ("ae_vit", "ae_cnn")]
+    places = [_setting_paths(own, method)["training.epochs"] for method in ("ae_vit", "ae_cnn")]
     assert places == ["autoencoder.networks.vit.training.epochs", "autoencoder.training.epochs"]

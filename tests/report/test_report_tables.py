@@ -9,7 +9,8 @@ import pytest
 from nbhelpers.errors import DataError
 from nbhelpers.evaluation.bootstrap import stated
 from nbhelpers.files import write_csv
-from nbhelpers.report.tables import Field, ReportTable, all_tables, compare_models
+from nbhelpers.report.formats import Field, ReportTable
+from nbhelpers.report.tables import all_tables, compare_models
 from nbhelpers.results.numbers import Number, Results, label, read_metrics
 from nbhelpers.results.table import COMPOUND, MACRO, as_table, detailed, details_of, plain, to_rows
 
