@@ -356,7 +356,7 @@ def test_three_methods_are_compared_pair_by_pair(three):
 def test_broken_promises_are_those_whose_whole_interval_is_above(tidy):
     texts = findings.promises(Results(tidy), ["clean", "no_adaptation"])
     assert len(texts) == 4
-    assert plain(texts[:1]).endswith("rate of 0.05 is contradicted by no interval.")
+    assert plain(texts[:1]).endswith("rate of 0.05 is not contradicted by any interval.")
     broken = plain(texts[2:3])
     assert (
         "is broken for PatchCore on carpet (0.350 [0.31, 0.39])" in broken
