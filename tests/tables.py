@@ -169,6 +169,14 @@ class Rows(list):
             for kind, levels in kinds:
                 for level in levels:
                     self.rate(scenario, method, category, "recall", 0.8, n=8, **{kind: level})
+            for name in ("cut", "hole"):
+                cell = (scenario, method, category)
+                self.put(*cell, "cliffs_delta", 0.9, 0.1, n=20, defect_type=name)
+                self.put(*cell, "hedges_g", 2.5, n=20, defect_type=name)
+                for metric, value in (("overlap", 0.1), ("ks", 0.9)):
+                    self.put(*cell, metric, value, n=20, defect_type=name)
+                for metric, value in (("p_ks", 0.002), ("p_ks_holm", 0.02)):
+                    self.put(*cell, metric, value, n=20, defect_type=name)
         for scenario, category in itertools.product(("clean", "no_adaptation"), CATEGORIES):
             self.rate(scenario, "all", category, "missed_by_all", 0.1, n=16)
 

@@ -136,9 +136,8 @@ def bank_part(study: Study) -> Part:
             stats = study.detector_stats(method, "", fitted_on=GLOBAL)
             for category in study.categories:
                 if f"bank_{category}" in stats:
-                    share = stated(
-                        stats[f"bank_{category}"] / stats["bank_size"], stats["bank_size"]
-                    )
+                    size = int(stats["bank_size"])
+                    share = stated(stats[f"bank_{category}"] / size, size)
                     rows += to_rows(
                         "global", method, category, study.config.seed, {"bank_share": share}
                     )

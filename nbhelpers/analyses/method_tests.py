@@ -11,6 +11,7 @@ from nbhelpers.analyses.scenarios import cell, cell_draws, evaluate_cell, tested
 from nbhelpers.evaluation.bootstrap import stated
 from nbhelpers.evaluation.cell import draw_seed
 from nbhelpers.evaluation.significance import compare_methods, holm
+from nbhelpers.predictions import Predictions
 from nbhelpers.results.table import to_rows
 from nbhelpers.study import Study
 
@@ -29,18 +30,22 @@ def methods_part(study: Study, scenario: str) -> Part:
     def make() -> list[dict[str, Any]]:
         tables = []
         for category in study.categories:
-            by_method = {
+            by_method: dict[str, Predictions] = {
                 method: tested(study, scenario, method, category) for method in study.config.methods
             }
             cells = {
                 method: evaluate_cell(study, scenario, method, category) for method in by_method
             }
             draws = {method: cell_draws(study, scenario, method, category) for method in by_method}
-            per_image = {method: sample.get("aupimo_per_image") for method, sample in draws.items()}
+            per_image = {
+                method: sample["aupimo_per_image"]
+                for method, sample in draws.items()
+                if "aupimo_per_image" in sample
+            }
             table = compare_methods(
                 by_method,
-                {method: cell["threshold"]["value"] for method, cell in cells.items()},
-                None if any(values is None for values in per_image.values()) else per_image,
+                {method: result["threshold"]["value"] for method, result in cells.items()},
+                per_image if len(per_image) == len(by_method) else None,
                 seed=draw_seed(study.config.seed, category),
                 level=study.config.evaluation.confidence,
             )

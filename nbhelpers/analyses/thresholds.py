@@ -309,13 +309,14 @@ def transfer_part(study: Study) -> Part:
         for method, category in study.cells:
             values, tests = {}, {}
             for domain in ("clean", "shift"):
-                val, tests[domain] = (
+                val, test = (
                     study.predictions(
                         method, category, fitted_on="clean", domain=domain, split=split
                     )
                     for split in ("val", "test")
                 )
                 values[domain] = calibrate_threshold(val.labels, val.image_scores, rule).value
+                tests[domain] = test
             for metrics in transfer_entries(values, tests, domains=True).values():
                 rows += to_rows("transfer", method, category, study.config.seed, metrics)
         return rows
