@@ -147,7 +147,7 @@ def test_prior_of_the_test_split_corrects_the_probabilities():
     [
         (
             lambda: expected_calibration_error([0, 1], [3.0, 250.0]),
-            "found 3 to 250; raw scores are none: fit `platt`",
+            "found 3 to 250; raw scores are not probabilities: fit `platt`",
         ),
         (lambda: reliability_table([0, 1], [0.1, np.nan]), "finite scores"),
         (lambda: reliability_table([0, 0], [0.1, 0.2]), "0 defect"),
