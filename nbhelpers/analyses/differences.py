@@ -99,7 +99,7 @@ def difference_part(study: Study, before: str, after: str, method: str) -> Part:
 
 
 def _mean(sides: Sequence[_Side], metric: str) -> tuple[float, Array] | None:
-    """The mean value and the mean bootstrap sample of a metric; None where one side has no sample."""
+    """The mean value and mean bootstrap sample of a metric; None where a side has no sample."""
     if not all(metric in side.draws for side in sides):
         return None
     value = np.mean([side.values[metric] for side in sides])

@@ -1,4 +1,4 @@
-"""A part of the tidy table: the rows that answer one question, computed once and kept like any artefact."""
+"""A part of the tidy table: rows that answer one question, computed once and then stored."""
 
 from __future__ import annotations
 

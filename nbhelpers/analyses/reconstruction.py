@@ -1,4 +1,4 @@
-"""What reconstruction can see: an autoencoder's heads, the quality of its reconstructions, its cost."""
+"""What reconstruction can see: an autoencoder's heads, its reconstructions, and its cost."""
 
 from __future__ import annotations
 

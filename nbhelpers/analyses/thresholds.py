@@ -182,7 +182,7 @@ def _cross_promises(
 
 
 def promises_part(study: Study, scenario: str) -> Part:
-    """Rows ``realised_fpr``, ``recall`` and ``calibration_n`` of each rule and target of a scenario.
+    """Rows ``realised_fpr``, ``recall`` and ``calibration_n`` of each rule and target.
 
     CV+ (``conformal_cv``) has rows only where the model and the threshold are those of the clean
     domain, because it refits the clean model.

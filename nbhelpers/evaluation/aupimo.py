@@ -50,8 +50,8 @@ def normal_pixels_at_bound(masks: ArrayLike) -> dict[str, float | int]:
     good = ~masks.any(axis=(1, 2))
     if not good.any():
         raise DataError(
-            f"expected at least one good image, found {len(masks)} images with a defect each; AUPIMO takes its "
-            "false-positive rate from good images: add them to this split"
+            f"expected at least one good image, found {len(masks)} images with a defect each; "
+            "AUPIMO takes its false-positive rate from good images: add them to this split"
         )
     normal = int(masks[good].size)
     low, high = FPR_BOUNDS
@@ -87,12 +87,15 @@ def _bounds(normal: NDArray) -> tuple[Array, tuple[float, float]]:
     if max(ratios) > MAX_BOUND_RATIO:
         few = normal.size * FPR_BOUNDS[0] * MAX_BOUND_RATIO < 1
         raise DataError(
-            f"expected false-positive rates near {FPR_BOUNDS[0]:g} and {FPR_BOUNDS[1]:g}, found {rates[lower]:.2g} "
+            f"expected false-positive rates near {FPR_BOUNDS[0]:g} and {FPR_BOUNDS[1]:g}, found "
+            f"{rates[lower]:.2g} "
             f"and {rates[upper]:.2g} on {normal.size} normal pixels of good images; "
             + (
-                "take more good images or larger maps (100,000 pixels are enough), or leave AUPIMO out and say so"
+                "take more good images or larger maps (100,000 pixels are enough), or leave "
+                "AUPIMO out and say so"
                 if few
-                else "too many of them share one score: use raw maps, neither clipped, rounded nor constant"
+                else "too many of them share one score: use raw maps, neither clipped, rounded "
+                "nor constant"
             )
         )
     return levels[upper : lower + 1], (float(rates[lower]), float(rates[upper]))

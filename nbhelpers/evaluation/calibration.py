@@ -51,7 +51,8 @@ class Calibrator:
 def _check_spread(scores: Array) -> None:
     if np.ptp(scores) == 0:
         raise DataError(
-            f"expected scores that differ, found {scores[0]:g} for all {scores.size} images; refit the detector"
+            f"expected scores that differ, found {scores[0]:g} for all {scores.size} images; "
+            "refit the detector"
         )
 
 
@@ -109,8 +110,8 @@ def prior_shift(probabilities: ArrayLike, prior_from: float, prior_to: float) ->
     probabilities = np.asarray(probabilities, dtype=np.float64)
     if not (0 < prior_from < 1 and 0 < prior_to < 1):
         raise DataError(
-            f"expected shares of defects between 0 and 1, found {prior_from} and {prior_to}; both splits need "
-            "good and defect images"
+            f"expected shares of defects between 0 and 1, found {prior_from} and {prior_to}; both "
+            "splits need good and defect images"
         )
     _check_range(probabilities)
     defect = probabilities * (prior_to / prior_from)
@@ -121,7 +122,8 @@ def prior_shift(probabilities: ArrayLike, prior_from: float, prior_to: float) ->
 def _check_range(probabilities: Array) -> None:
     if not ((probabilities >= 0) & (probabilities <= 1)).all():  # NaN is neither
         raise DataError(
-            f"expected probabilities in [0, 1], found {np.min(probabilities):g} to {np.max(probabilities):g}; "
+            f"expected probabilities in [0, 1], found {np.min(probabilities):g} to "
+            f"{np.max(probabilities):g}; "
             "raw scores are not probabilities: fit `platt` on the val split first"
         )
 

@@ -220,6 +220,7 @@ def check_twins(before: Sequence[str], after: Sequence[str]) -> None:
     """
     if list(before) != list(after):
         raise DataError(
-            f"expected twins of the same images in the same order, found {len(before)} and {len(after)} images that "
+            f"expected twins of the same images in the same order, found {len(before)} and "
+            f"{len(after)} images that "
             "differ; delete the stored shifted images and predictions, and run again"
         )

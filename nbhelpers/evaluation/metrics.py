@@ -64,8 +64,8 @@ def check_images(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_
     if not np.isfinite(scores).all():
         bad = np.flatnonzero(~np.isfinite(scores))
         raise DataError(
-            f"expected finite scores, found {bad.size} of {scores.size} that are not, the first at position "
-            f"{bad[0]} ({scores[bad[0]]}); look at that image and refit the detector"
+            f"expected finite scores, found {bad.size} of {scores.size} that are not, the first "
+            f"at position {bad[0]} ({scores[bad[0]]}); look at that image and refit the detector"
         )
     return labels.astype(bool), scores
 
@@ -82,8 +82,8 @@ def check_scores(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_
     n_defect = int(defect.sum())
     if n_defect in (0, defect.size):
         raise DataError(
-            f"expected good and defect images, found {defect.size - n_defect} good and {n_defect} defect; "
-            "put both classes into this split"
+            f"expected good and defect images, found {defect.size - n_defect} good and {n_defect} "
+            "defect; put both classes into this split"
         )
     return defect, scores
 
@@ -252,8 +252,8 @@ def check_maps(anomaly_maps: ArrayLike, masks: ArrayLike) -> NDArray[np.bool_]:
     anomaly_maps, masks = np.asarray(anomaly_maps), np.asarray(masks)
     if anomaly_maps.ndim != 3 or anomaly_maps.shape != masks.shape:
         raise DataError(
-            f"expected anomaly maps and masks of one shape (N, H, W), found {anomaly_maps.shape} and "
-            f"{masks.shape}; resize the masks to the maps"
+            f"expected anomaly maps and masks of one shape (N, H, W), found {anomaly_maps.shape} "
+            f"and {masks.shape}; resize the masks to the maps"
         )
     defect = masks.astype(bool)
     if not (masks == defect).all():
@@ -263,8 +263,8 @@ def check_maps(anomaly_maps: ArrayLike, masks: ArrayLike) -> NDArray[np.bool_]:
     n_defect = int(defect.sum())
     if n_defect in (0, defect.size):
         raise DataError(
-            f"expected normal and defect pixels, found {defect.size - n_defect} normal and {n_defect} "
-            "defect; without masks leave the pixel metrics out and say so"
+            f"expected normal and defect pixels, found {defect.size - n_defect} normal and "
+            f"{n_defect} defect; without masks leave the pixel metrics out and say so"
         )
     if not np.isfinite(anomaly_maps).all():
         image = int(np.flatnonzero(~np.isfinite(anomaly_maps).all(axis=(1, 2)))[0])

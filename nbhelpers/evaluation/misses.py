@@ -175,8 +175,8 @@ def missed_by(detected: Mapping[str, ArrayLike]) -> list[str]:
     sizes = {method: len(np.asarray(decisions)) for method, decisions in detected.items()}
     if len(set(sizes.values())) != 1:
         raise DataError(
-            f"expected the decisions of at least one method on the same defect images, found {sizes or 'none'}; "
-            "take all of them from one scenario and category"
+            "expected the decisions of at least one method on the same defect images, found "
+            f"{sizes or 'none'}; take all of them from one scenario and category"
         )
     # (N, methods)
     missed = ~np.column_stack([np.asarray(decisions, bool) for decisions in detected.values()])
@@ -283,7 +283,7 @@ def separation(
 
 
 def margin_tests(defects: pd.DataFrame) -> pd.DataFrame:
-    """Test whether the margin depends on a defect's area, contrast, distance to the border, or type.
+    """Test whether the margin depends on a defect's area, contrast, border distance, or type.
 
     The first three are tested by Spearman's rank correlation (so that the logarithm of the area
     would give the same), and the type by the Kruskal-Wallis test. All use the ranks of one

@@ -24,7 +24,8 @@ def pixel_threshold(good_maps: np.ndarray, pixel_percentile: float) -> float:
     """
     if not 0 < pixel_percentile < 100:
         raise ConfigError(
-            f"pixel_percentile: expected a number in (0, 100), found {pixel_percentile}; 99.5 is usual"
+            f"pixel_percentile: expected a number in (0, 100), found {pixel_percentile}; 99.5 is "
+            "usual"
         )
     if good_maps.size == 0:
         raise DataError(

@@ -33,8 +33,8 @@ def _delong_variance(wins: Array, losses: Array) -> float:
     m, n = wins.size, losses.size
     if min(m, n) < 2:
         raise DataError(
-            f"expected at least 2 good and 2 defect images, found {n} and {m}: one image has no variance; "
-            "put more images into this split"
+            f"expected at least 2 good and 2 defect images, found {n} and {m}: one image has no "
+            "variance; put more images into this split"
         )
     return float(wins.var(ddof=1) / (n**2 * m) + losses.var(ddof=1) / (m**2 * n))
 
@@ -168,14 +168,16 @@ def paired_permutation(
     a, b = np.asarray(values_a, dtype=np.float64), np.asarray(values_b, dtype=np.float64)
     if a.ndim != 1 or a.shape != b.shape or a.size < 2:
         raise DataError(
-            f"expected one value of each for at least 2 images, found {a.shape} and {b.shape}; pass both methods' "
-            "values of the same images"
+            f"expected one value of each for at least 2 images, found {a.shape} and {b.shape}; "
+            "pass both methods' values of the same images"
         )
     unknown = np.flatnonzero(~(np.isfinite(a) & np.isfinite(b)))
     if unknown.size:
         raise DataError(
-            f"expected a finite value of each per pair, found {unknown.size} of {a.size} pairs without, the "
-            f"first at position {unknown[0]}; leave out the images that have no value, such as good ones"
+            f"expected a finite value of each per pair, found {unknown.size} of {a.size} pairs "
+            "without, the "
+            f"first at position {unknown[0]}; leave out the images that have no value, such as "
+            "good ones"
         )
 
     def mean_difference(x: Array, y: Array, axis: int) -> Array:
@@ -220,7 +222,8 @@ def holm(p_values: Mapping[Name, float]) -> dict[Name, float]:
     wrong = [name for name, value in p_values.items() if not 0 <= value <= 1]
     if wrong:
         raise DataError(
-            f"expected p values in [0, 1], found {p_values[wrong[0]]} for {wrong[0]}; repeat that test"
+            f"expected p values in [0, 1], found {p_values[wrong[0]]} for {wrong[0]}; repeat that "
+            "test"
         )
     order = np.argsort(values, kind="stable")
     adjusted = np.empty_like(values)
@@ -252,12 +255,13 @@ def mcnemar(
     truth, a, b = (np.asarray(values) for values in (labels, decisions_a, decisions_b))
     if truth.ndim != 1 or not truth.shape == a.shape == b.shape or truth.size == 0:
         raise DataError(
-            f"expected a label and two decisions per image, found {truth.shape}, {a.shape} and {b.shape}; "
-            "pass the same images in the same order"
+            f"expected a label and two decisions per image, found {truth.shape}, {a.shape} and "
+            f"{b.shape}; pass the same images in the same order"
         )
     if not all(np.isin(values, (0, 1)).all() for values in (truth, a, b)):
         raise DataError(
-            "expected labels and decisions of 0 and 1, found other values; apply metrics.decide first"
+            "expected labels and decisions of 0 and 1, found other values; apply metrics.decide "
+            "first"
         )
     only_a = int(((a == truth) & (b != truth)).sum())
     only_b = int(((a != truth) & (b == truth)).sum())
@@ -309,13 +313,15 @@ def compare_methods(
         ]
         if missing:
             raise DataError(
-                f"expected a {what} of every method, found none of {', '.join(missing)}; compute it first"
+                f"expected a {what} of every method, found none of {', '.join(missing)}; compute "
+                "it first"
             )
     rows = []
     for (name_a, a), (name_b, b) in combinations(predictions_by_method.items(), 2):
         if a.ids != b.ids or not np.array_equal(a.labels, b.labels):
             raise DataError(
-                f"expected {name_a} and {name_b} on the same images in the same order, found {len(a)} and {len(b)} "
+                f"expected {name_a} and {name_b} on the same images in the same order, found "
+                f"{len(a)} and {len(b)} "
                 "images whose ids or labels differ; predict both on the same split"
             )
         ranking = delong(a.labels, a.image_scores, b.image_scores, level)
@@ -340,8 +346,8 @@ def compare_methods(
             values_a, values_b = (np.asarray(aupimo_by_method[name]) for name in (name_a, name_b))
             if values_a.shape != (len(a),) or values_b.shape != (len(a),):
                 raise DataError(
-                    f"expected one AUPIMO per image ({len(a)}), found {values_a.shape} and {values_b.shape}; "
-                    "keep NaN for the images that have none"
+                    f"expected one AUPIMO per image ({len(a)}), found {values_a.shape} and "
+                    f"{values_b.shape}; keep NaN for the images that have none"
                 )
             # NaN in only one of the two is refused by the test below
             known = ~(np.isnan(values_a) & np.isnan(values_b))

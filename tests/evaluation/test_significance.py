@@ -1,6 +1,5 @@
 """Permutation, Holm and McNemar by hand and against scipy; the comparison of methods; refusals."""
 
-import math
 from itertools import product
 
 import numpy as np

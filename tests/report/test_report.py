@@ -119,9 +119,9 @@ def test_no_number_is_typed_in(html):
         r"loss\.l1",
         r"in \[-1, 1\]",
         r"1 means all of it, and below 0",
-            r"delta is 1 where",
-            r"and 0 at chance",
-            r"overlap is 0 where",
+        r"delta is 1 where",
+        r"and 0 at chance",
+        r"overlap is 0 where",
     ):
         text = re.sub(known, "", text)
     assert re.findall(r".{30}\d.{10}", text) == []

@@ -78,14 +78,16 @@ def calibrate_threshold(
     chosen = get_rule(rule)
     if value is not None and (rule != "fixed" or not np.isfinite(value)):
         raise ConfigError(
-            f"expected a finite value for rule 'fixed' alone, found {value} for {rule!r}; leave it out"
+            f"expected a finite value for rule 'fixed' alone, found {value} for {rule!r}; leave "
+            "it out"
         )
     good, defect = scores_for(chosen, labels, scores)
     if value is None:
         value = chosen.find(good, defect)
     else:
         warnings.warn(
-            f"the threshold {value} was not calibrated on any image: a last resort; calibrate a rule on the val split",
+            f"the threshold {value} was not calibrated on any image: a last resort; calibrate a "
+            "rule on the val split",
             stacklevel=2,
         )
     return _judge(rule, float(value), good, defect)

@@ -97,7 +97,8 @@ def recommend(values: Mapping[str, float]) -> dict[str, float]:
     thresholds = np.asarray(list(values.values()), dtype=np.float64)
     if thresholds.size == 0 or not np.isfinite(thresholds).all():
         raise DataError(
-            f"expected the finite thresholds of at least one rule, found {dict(values)}; leave refused rules out"
+            f"expected the finite thresholds of at least one rule, found {dict(values)}; leave "
+            "refused rules out"
         )
     return {name: float(np.quantile(thresholds, q)) for name, q in RECOMMENDATIONS.items()}
 

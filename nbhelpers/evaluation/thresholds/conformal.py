@@ -59,7 +59,8 @@ def split_threshold(good_scores: ArrayLike, alpha: float) -> float:
     needed = min_calibration(alpha)
     if scores.size < needed:
         raise DataError(
-            f"expected at least {needed} good calibration images to promise a false-positive rate of {alpha}, found "
+            f"expected at least {needed} good calibration images to promise a false-positive rate "
+            f"of {alpha}, found "
             f"{scores.size}; add good images or promise no less than {1 / (scores.size + 1):.3f}"
         )
     return float(_above(np.sort(scores), _rank(scores.size, alpha)))
@@ -138,8 +139,8 @@ def realised_rate(flagged_good: ArrayLike, level: float = 0.95) -> dict[str, flo
     flagged = np.asarray(flagged_good)
     if flagged.dtype != bool or flagged.ndim != 1 or flagged.size == 0:
         raise DataError(
-            f"expected one decision (True or False) per good image, found {flagged.dtype} of shape {flagged.shape}; "
-            "pass decide(scores, threshold) of the good test images"
+            f"expected one decision (True or False) per good image, found {flagged.dtype} of "
+            f"shape {flagged.shape}; pass decide(scores, threshold) of the good test images"
         )
     rate, low, high = share_interval(int(flagged.sum()), flagged.size, level)
     return {"rate": rate, "ci_low": low, "ci_high": high, "n": flagged.size}
@@ -171,7 +172,8 @@ def assign_folds(groups: ArrayLike, folds: int, seed: int) -> NDArray[np.int64]:
     names, member = np.unique(np.asarray(groups), return_inverse=True)
     if names.size < folds:
         raise DataError(
-            f"expected at least {folds} groups for {folds} folds, found {names.size}; use fewer folds or smaller groups"
+            f"expected at least {folds} groups for {folds} folds, found {names.size}; use fewer "
+            "folds or smaller groups"
         )
     size = np.bincount(member)
     load = np.zeros(folds, dtype=np.int64)
@@ -225,7 +227,8 @@ def recalibration_curve(
     sizes = list(sizes)
     if not all(0 <= n <= pool.size for n in sizes):
         raise DataError(
-            f"expected sizes from 0 to the {pool.size} images of the pool, found {sizes}; leave those out"
+            f"expected sizes from 0 to the {pool.size} images of the pool, found {sizes}; leave "
+            "those out"
         )
     shuffled = np.random.default_rng(seed).permuted(np.tile(pool, (draws, 1)), axis=1)  # (draws, N)
     rows = []

@@ -280,7 +280,7 @@ def scores_for(rule: Rule, labels: ArrayLike, scores: ArrayLike) -> tuple[Array,
     good = np.sort(scores[~defect])
     if rule.needs == "good" and good.size < rule.min_good:
         raise DataError(
-            f"expected at least {rule.min_good} good calibration image(s) for rule {rule.name}, found {good.size}; "
-            "put more good images into the val split or choose another rule"
+            f"expected at least {rule.min_good} good calibration image(s) for rule {rule.name}, "
+            f"found {good.size}; put more good images into the val split or choose another rule"
         )
     return good, np.sort(scores[defect])

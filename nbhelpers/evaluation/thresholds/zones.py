@@ -35,7 +35,8 @@ def zone_index(size: int, grid: int) -> NDArray[np.int64]:
         raise ConfigError(f"expected a grid of at least 1 zone per side, found {grid}; 3 is usual")
     if size < grid:
         raise DataError(
-            f"expected at least {grid} pixels per side for {grid} zones, found {size}; use a smaller grid"
+            f"expected at least {grid} pixels per side for {grid} zones, found {size}; use a "
+            "smaller grid"
         )
     return np.arange(size) * grid // size
 
@@ -86,7 +87,8 @@ def apply_zone_thresholds(anomaly_maps: ArrayLike, thresholds: ArrayLike) -> NDA
     maps, thresholds = _check(anomaly_maps), np.asarray(thresholds, dtype=np.float64)
     if thresholds.ndim != 2 or thresholds.shape[0] != thresholds.shape[1]:
         raise DataError(
-            f"expected thresholds (grid, grid), found {thresholds.shape}; take those of zone_thresholds"
+            f"expected thresholds (grid, grid), found {thresholds.shape}; take those of "
+            "zone_thresholds"
         )
     rows = zone_index(maps.shape[1], len(thresholds))
     columns = zone_index(maps.shape[2], len(thresholds))
@@ -139,6 +141,7 @@ def _check(anomaly_maps: ArrayLike) -> Array:
     if maps.ndim != 3 or maps.size == 0 or not np.isfinite(maps).all():
         raise DataError(
             f"expected finite anomaly maps (N, H, W), found shape {maps.shape} with "
-            f"{int((~np.isfinite(maps)).sum())} values that are not finite; pass the anomaly_maps of one Predictions"
+            f"{int((~np.isfinite(maps)).sum())} values that are not finite; pass the anomaly_maps "
+            "of one Predictions"
         )
     return maps
