@@ -271,8 +271,8 @@ def test_rank_tests_by_hand():
 
 
 def test_chance_is_called_a_pattern_no_more_often_than_said():
-    found = [margin_tests(known_defects(30, seed)).p for seed in range(200)]
-    share = (np.array(found) <= 0.05).mean(axis=0)  # (4,) questions
+    p_values = [margin_tests(known_defects(30, seed)).p for seed in range(200)]
+    share = (np.array(p_values) <= 0.05).mean(axis=0)  # (4,) questions
     assert (share > 0.005).all() and (share < 0.1).all()  # 0.05 +- 3 standard errors
 
 

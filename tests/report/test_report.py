@@ -40,8 +40,8 @@ class Page(HTMLParser):
         if self._open is None:
             self.rest.append(text)
         else:
-            found = self.numbers if self._open["class"] == "n" else self.settings
-            found.append((self._open, text))
+            spans = self.numbers if self._open["class"] == "n" else self.settings
+            spans.append((self._open, text))
 
     def handle_endtag(self, tag):
         if tag == "span":
@@ -319,8 +319,8 @@ def test_words_follow_the_interval(numbers, words):
 
 
 def test_methods_are_grouped_by_what_happens_to_them(tidy):
-    own = tidy.scenario.eq("no_adaptation") & tidy.against.eq("clean") & tidy.method.eq("padim")
-    mixed = tidy.assign(ci_high=tidy.ci_high.where(~own, 0.01))
+    chosen = tidy.scenario.eq("no_adaptation") & tidy.against.eq("clean") & tidy.method.eq("padim")
+    mixed = tidy.assign(ci_high=tidy.ci_high.where(~chosen, 0.01))
     text = plain(
         findings.change(Results(mixed), "clean", "no_adaptation", "aupro", "Under the shift,")
     )
@@ -387,10 +387,10 @@ def test_degenerate_thresholds_of_the_deployed_rule_are_named(tidy):
 
 def test_the_weakest_type_is_the_lowest_observed(tidy):
     results = Results(tidy)
-    place = {"scenario": "clean", "method": "padim", "category": "zipper"}
-    own = results.where(metric="recall", detail="defect_type", **place)
-    assert len(own) == 2
-    lowest = min(own, key=lambda n: n.value)
+    names = {"scenario": "clean", "method": "padim", "category": "zipper"}
+    chosen = results.where(metric="recall", detail="defect_type", **names)
+    assert len(chosen) == 2
+    lowest = min(chosen, key=lambda n: n.value)
     text = plain(findings.weakest_types(results, ["clean"])[1:])
     assert (
         f"{lowest.text('defect_type')} on zipper ({lowest.text()} [" in text
@@ -399,8 +399,8 @@ def test_the_weakest_type_is_the_lowest_observed(tidy):
 
 
 def test_a_training_setting_of_a_network_s_own_stands_in_place_of_the_shared_one():
-    own = load_config("tiny", {"autoencoder.networks.vit.training.epochs": 300}).model_dump(
+    chosen = load_config("tiny", {"autoencoder.networks.vit.training.epochs": 300}).model_dump(
         mode="json"
     )
-    places = [_setting_paths(own, method)["training.epochs"] for method in ("ae_vit", "ae_cnn")]
-    assert places == ["autoencoder.networks.vit.training.epochs", "autoencoder.training.epochs"]
+    paths = [_setting_paths(chosen, method)["training.epochs"] for method in ("ae_vit", "ae_cnn")]
+    assert paths == ["autoencoder.networks.vit.training.epochs", "autoencoder.training.epochs"]

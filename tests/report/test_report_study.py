@@ -104,12 +104,12 @@ def test_report_from_stored_results_repeats_itself(study, few):
     report_study.write_report(study, "2026-01-31")
     assert hashes(path.parent) == made  # drawn again, the same bytes
     stored = read_metrics(study.config.output_dir / "results" / "metrics.csv")
-    own = stored[
+    chosen = stored[
         (stored.scenario == "no_adaptation") & stored.macro & (stored.metric == "image_auroc")
     ]
     row = ["no_adaptation", "", "patchcore", "", "", True, 42, "image_auroc", "", ""]
     span = f'data-row="{escape(json.dumps(row))}" data-field="value"'
-    assert f"{span}>{own.value.item():.3f}<" in path.read_text()
+    assert f"{span}>{chosen.value.item():.3f}<" in path.read_text()
 
 
 def test_every_figure_has_a_name_of_its_own_and_words(study):
