@@ -125,17 +125,19 @@ def _recovered_share(
     Returns:
         None where the metric is missing or the loss is not significant.
     """
-    means = [_mean(sides, metric) for sides in (clean, shifted, adapted)]
-    if means[0] is None or means[1] is None or means[2] is None:
+    means = (_mean(sides, metric) for sides in (clean, shifted, adapted))
+    at_first, at_worst, at_last = means
+    if at_first is None or at_worst is None or at_last is None:
         return None
-    (at_best, best), (at_worst, worst), (at_end, end) = means[0], means[1], means[2]
-    loss = entry(at_worst - at_best, worst - best, 0, level)
+    (first, first_draws), (worst, worst_draws), (last, last_draws) = at_first, at_worst, at_last
+    loss = entry(worst - first, worst_draws - first_draws, 0, level)
     if loss["ci_high"] >= 0:
         return None
-    usable = best > worst  # nearly all resamples, since the interval lies below 0
-    draws = (end - worst)[usable] / (best - worst)[usable]
+    usable = first_draws > worst_draws  # nearly all resamples, since the interval lies below 0
+    regained, lost = last_draws - worst_draws, first_draws - worst_draws
+    draws = regained[usable] / lost[usable]
     count = sum(side.counts[metric] for side in clean)
-    return entry((at_end - at_worst) / (at_best - at_worst), draws, count, level)
+    return entry((last - worst) / (first - worst), draws, count, level)
 
 
 def recovered_part(study: Study, method: str) -> Part:

@@ -252,7 +252,8 @@ def scenario_provenance(study: Study, scenario: str) -> dict[str, Any]:
             fitted = study.fitted(method, category, fitted_on=asked["fitted_on"])
             predicted = study.predicted(method, category, **asked)
             used |= {fitted.path: fitted, predicted.path: predicted}
-    made = [facts for path in sorted(used) if (facts := used[path].provenance)]
+    provenances = [used[path].provenance for path in sorted(used)]
+    made = [each for each in provenances if each is not None]
     facts = provenance(study.device, sum(each["seconds"] for each in made))
     facts["peak_memory_mb"] = max(
         [facts["peak_memory_mb"], *(each["peak_memory_mb"] for each in made)]

@@ -7,6 +7,7 @@ compared (``Versus``), or text that holds no number. Which tables there are is i
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from nbhelpers.files import write_csv, write_text
-from nbhelpers.results.numbers import Number, label
+from nbhelpers.results.numbers import BLOCKS, Number, label
 from nbhelpers.results.table import MACRO, macro_name
 
 #: Columns whose names this study chose, and which are printed by their ``label``.
@@ -190,3 +191,23 @@ def _plain(cell: Cell) -> float | int | str | None:
     if isinstance(cell, Versus):
         return cell.name
     return cell.value if isinstance(cell, Number) else cell
+
+
+def made_table(
+    name: str, caption: str, columns: Sequence[str], rows: Sequence[Row]
+) -> ReportTable | None:
+    """A table without the columns that are empty or say nothing; None without rows."""
+    if not rows:
+        return None
+    silent: dict[str, set[Cell]] = {"scenario": {None, *BLOCKS}, "method": {None, "-"}}
+    kept = [
+        index
+        for index, column in enumerate(columns)
+        if any(row[index] not in silent.get(column, {None}) for row in rows)
+    ]
+    return ReportTable(
+        name,
+        caption,
+        tuple(columns[index] for index in kept),
+        tuple(tuple(row[index] for index in kept) for row in rows),
+    )

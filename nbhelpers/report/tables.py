@@ -1,20 +1,25 @@
 """The comparative tables of the whole study, each drawn from the tidy table.
 
 A family of rows that was not computed gives no table. What a table is, and how it is written, is
-in ``formats``.
+in ``formats``; the tables of rows that have one detail in common are in ``listings``.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import pandas as pd
 
-from nbhelpers.report.formats import Cell, Field, ReportTable, Row, Versus
-from nbhelpers.results.numbers import BLOCKS, Number, Results, label
-from nbhelpers.results.table import HEAD_METRICS, MACRO, MENDING, PROMISE, TRANSFER
+from nbhelpers.report.formats import Field, ReportTable, Row, Versus, made_table
+from nbhelpers.report.listings import (
+    AUTOENCODER_LISTINGS,
+    ERROR_LISTINGS,
+    THRESHOLD_LISTINGS,
+    listed_table,
+)
+from nbhelpers.results.numbers import Number, Results, label
+from nbhelpers.results.table import MACRO
 from nbhelpers.scenarios import COMPARISONS
 
 MACRO_METRICS = (
@@ -54,124 +59,6 @@ RANKING_COLUMNS = (
 )
 
 
-@dataclass(frozen=True)
-class Listing:
-    """A table of rows that have one detail in common.
-
-    Attributes:
-        name: Stem of its files.
-        caption: What is in it and how to read it, in whole sentences.
-        detail: The ``detail`` of its rows in the tidy table.
-        metrics: One column each.
-        images: Whether the number of images is a column.
-    """
-
-    name: str
-    caption: str
-    detail: str
-    metrics: tuple[str, ...]
-    images: bool = True
-
-
-THRESHOLD_LISTINGS = (
-    Listing(
-        "threshold_rules",
-        "Each rule sets its threshold on the validation images and is judged on the test images.",
-        "rule",
-        ("f1", "recall", "specificity", "balanced_accuracy", "threshold", "degenerate"),
-    ),
-    Listing(
-        "conformal",
-        "The false positive rate that was promised on the validation images and the one that was "
-        "realised on the good test images, with Clopper-Pearson intervals.",
-        PROMISE,
-        ("realised_fpr", "calibration_n", "recall"),
-    ),
-    Listing(
-        "recalibration",
-        "The realised false positive rate after the threshold was calibrated again on this many "
-        "good images of the new domain.",
-        MENDING,
-        ("realised_fpr",),
-    ),
-    Listing(
-        "zones",
-        "Pixel F1 with one threshold for the whole map and with one threshold for each of its "
-        "zones.",
-        "thresholds",
-        ("pixel_f1",),
-    ),
-    Listing(
-        "transfer_domains",
-        "Each threshold is applied to images of another domain; there is one model per category.",
-        TRANSFER,
-        ("fpr", "fnr", "specificity"),
-        images=False,
-    ),
-    Listing(
-        "transfer_categories",
-        "The threshold of one category is applied to images of another; one model serves all "
-        "categories.",
-        "threshold_from",
-        ("fpr", "fnr", "specificity"),
-        images=False,
-    ),
-    Listing(
-        "shortcut",
-        "The share of patches whose nearest neighbour in the common memory bank comes from "
-        "another category.",
-        "patches",
-        ("other_category_share",),
-    ),
-    Listing("bank", "Each category's share of the common memory bank.", "", ("bank_share",)),
-)
-ERROR_LISTINGS = (
-    *(
-        Listing(
-            f"errors_{kind}",
-            f"Recall by {label(kind)} at the deployed threshold.",
-            kind,
-            ("recall",),
-        )
-        for kind in ("defect_type", "size", "border", "contrast")
-    ),
-    Listing(
-        "errors_shared",
-        "The share of defect images that every method misses.",
-        "",
-        ("missed_by_all",),
-    ),
-    Listing(
-        "separation",
-        "How far the image scores of each defect type stand out from those of the good images of "
-        "the same category, at no threshold. Cliff's delta is 1 where every defect image scores "
-        "above every good one and 0 at chance (interval by DeLong); Hedges' g is the distance of "
-        "the means in standard deviations (bootstrap interval); the overlap is 0 where one "
-        "threshold separates the two, and too low where there are few images. The p values are "
-        "those of the Kolmogorov-Smirnov test; images are the good ones and those of the type.",
-        "defect_type",
-        ("cliffs_delta", "hedges_g", "overlap", "p_ks", "p_ks_holm"),
-    ),
-)
-AUTOENCODER_LISTINGS = (
-    Listing(
-        "heads",
-        "The heads of each autoencoder on clean test images. They are only judged here: nothing "
-        "is chosen by these numbers.",
-        "head",
-        HEAD_METRICS,
-    ),
-    Listing(
-        "reconstruction",
-        "How close reconstructions come to clean validation images, for good and for defect "
-        "images. SSIM is high and MSE and L1 are low where they are close; pixels lie in [-1, 1]. "
-        "Nothing is chosen by these numbers.",
-        "images",
-        ("ssim", "mse", "l1"),
-    ),
-)
-
-
 def _names(cell: str | Versus) -> tuple[str, str]:
     """What a cell names, and what was subtracted from it ("" where nothing was)."""
     return (cell.name, cell.against) if isinstance(cell, Versus) else (cell, "")
@@ -198,54 +85,7 @@ def _grid(
         numbers = [results.find(after, first, category, metric, **sides) for metric in metrics]
         if any(number is not None for number in numbers):
             rows.append((scenario, method, category, *numbers))
-    return _table(name, caption, ("scenario", "method", "category", *metrics), rows)
-
-
-def _table(
-    name: str, caption: str, columns: Sequence[str], rows: Sequence[Row]
-) -> ReportTable | None:
-    """A table without the columns that are empty or say nothing; None without rows."""
-    if not rows:
-        return None
-    silent: dict[str, set[Cell]] = {"scenario": {None, *BLOCKS}, "method": {None, "-"}}
-    kept = [
-        index
-        for index, column in enumerate(columns)
-        if any(row[index] not in silent.get(column, {None}) for row in rows)
-    ]
-    return ReportTable(
-        name,
-        caption,
-        tuple(columns[index] for index in kept),
-        tuple(tuple(row[index] for index in kept) for row in rows),
-    )
-
-
-def _listing(results: Results, listing: Listing) -> ReportTable | None:
-    """One row per scenario, method, category and value of the detail, one column per metric."""
-    by_name: dict[tuple[str, str, str, str], dict[str, Number]] = {}
-    for number in results.where(detail=listing.detail, against="", against_method=""):
-        if number.metric in listing.metrics:
-            key = (number.scenario, number.method, number.category, number.detail_value)
-            by_name.setdefault(key, {})[number.metric] = number
-    if not by_name:
-        return None
-    rows: list[Row] = []
-    for (scenario, method, category, _), numbers in by_name.items():
-        first = next(iter(numbers.values()))
-        details = [
-            Field(first, name) if name in ("target", "recalibrated_on") else text
-            for name, text in first.details.items()
-        ]
-        cells: list[Cell] = [numbers.get(metric) for metric in listing.metrics]
-        if "degenerate" in numbers and category != MACRO:
-            # a truth value; its macro average is a share
-            useless = "yes" if numbers["degenerate"].value else "no"
-            cells[listing.metrics.index("degenerate")] = useless
-        images = Field(first, "n_images") if listing.images else None
-        rows.append((scenario, method, category, *details, *cells, images))
-    columns = ("scenario", "method", "category", *first.details, *listing.metrics, "n_images")
-    return _table(listing.name, listing.caption, columns, rows)
+    return made_table(name, caption, ("scenario", "method", "category", *metrics), rows)
 
 
 def compare_models(results: Results) -> pd.DataFrame:
@@ -312,7 +152,7 @@ def _ranking(results: Results) -> ReportTable | None:
         "DeLong's test, Holm-corrected, has p below 0.05 in the named categories."
     )
     columns = ("scenario", "method", "image_auroc", "better_than", "worse_than")
-    return _table("ranking", caption, columns, rows)
+    return made_table("ranking", caption, columns, rows)
 
 
 def _macro(results: Results) -> ReportTable | None:
@@ -323,7 +163,7 @@ def _macro(results: Results) -> ReportTable | None:
         if any(number is not None for number in numbers):
             rows.append((metric, method, *numbers))
     caption = "Macro averages over the categories, with bootstrap intervals, in each scenario."
-    return _table("macro", caption, ("metric", "method", *results.scenarios), rows)
+    return made_table("macro", caption, ("metric", "method", *results.scenarios), rows)
 
 
 def _recovery(results: Results) -> ReportTable | None:
@@ -344,7 +184,7 @@ def _recovery(results: Results) -> ReportTable | None:
         "The share of the loss under the shift that is won back, where there is a loss: 1 means "
         "all of it, and below 0 the result got worse."
     )
-    return _table("recovery", caption, ("metric", "method", "category", *adapted), rows)
+    return made_table("recovery", caption, ("metric", "method", "category", *adapted), rows)
 
 
 def _seeds(results: Results) -> ReportTable | None:
@@ -359,7 +199,7 @@ def _seeds(results: Results) -> ReportTable | None:
         seed = Field(next(iter(numbers.values())), "seed")
         rows.append((method, category, seed, *(numbers.get(metric) for metric in metrics)))
     caption = "The detector of the clean scenario, fitted again with other seeds."
-    return _table("seeds", caption, ("method", "category", "seed", *metrics), rows)
+    return made_table("seeds", caption, ("method", "category", "seed", *metrics), rows)
 
 
 def _parameters(results: Results) -> ReportTable | None:
@@ -367,7 +207,7 @@ def _parameters(results: Results) -> ReportTable | None:
     by_method = {number.method: number for number in results.where(metric="parameters")}
     rows: list[Row] = [(method, number) for method, number in by_method.items()]
     caption = "Trained parameters of each autoencoder."
-    return _table("parameters", caption, ("method", "parameters"), rows)
+    return made_table("parameters", caption, ("method", "parameters"), rows)
 
 
 def all_tables(results: Results) -> dict[str, ReportTable]:
@@ -416,9 +256,9 @@ def all_tables(results: Results) -> dict[str, ReportTable]:
             everywhere,
             COMPARISON_METRICS,
         ),
-        *(_listing(results, listing) for listing in (*THRESHOLD_LISTINGS, *ERROR_LISTINGS)),
+        *(listed_table(results, listing) for listing in (*THRESHOLD_LISTINGS, *ERROR_LISTINGS)),
         _seeds(results),
         _parameters(results),
-        *(_listing(results, listing) for listing in AUTOENCODER_LISTINGS),
+        *(listed_table(results, listing) for listing in AUTOENCODER_LISTINGS),
     ]
     return {table.name: table for table in tables if table is not None}
