@@ -12,9 +12,9 @@ import pandas as pd
 from nbhelpers.analyses.parts import Part, make_part
 from nbhelpers.analyses.scenarios import cell, cell_draws, evaluate_cell, tested
 from nbhelpers.evaluation import cell as evaluation
-from nbhelpers.evaluation.bootstrap import Array, entry
+from nbhelpers.evaluation.bootstrap import entry
 from nbhelpers.evaluation.cell import Draws, draw_seed
-from nbhelpers.evaluation.metrics import RATE_METRICS
+from nbhelpers.evaluation.metrics import RATE_METRICS, Array
 from nbhelpers.results.table import MACRO, Entry, detailed, to_rows
 from nbhelpers.scenarios import COMPARISONS
 from nbhelpers.study import Study

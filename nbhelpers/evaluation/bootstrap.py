@@ -22,6 +22,7 @@ from nbhelpers.evaluation.metrics import (
     FPR_LIMITS,
     IMAGE_METRICS,
     PIXEL_METRICS,
+    Array,
     check_maps,
     check_scores,
     confusion_rates,
@@ -31,7 +32,6 @@ from nbhelpers.evaluation.metrics import (
     trivial_f1,
 )
 
-Array = NDArray[np.float64]
 Seed = int | tuple[int, ...]
 
 CHUNK_VALUES = 1 << 20  # weights times bins that are held at once: 8 MiB per array

@@ -17,12 +17,13 @@ import numpy as np
 from nbhelpers.config.sections import EvaluationConfig
 from nbhelpers.errors import DataError
 from nbhelpers.evaluation.aupimo import mean_aupimo_draws, per_image_aupimo
-from nbhelpers.evaluation.bootstrap import Array, entry, image_draws, pixel_draws
+from nbhelpers.evaluation.bootstrap import entry, image_draws, pixel_draws
 from nbhelpers.evaluation.calibration import expected_calibration_error, platt
 from nbhelpers.evaluation.metrics import (
     IMAGE_METRICS,
     PIXEL_METRICS,
     RATE_METRICS,
+    Array,
     image_metrics,
     pixel_metrics,
 )

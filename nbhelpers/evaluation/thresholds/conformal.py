@@ -23,8 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from nbhelpers.errors import ConfigError, DataError
 from nbhelpers.evaluation.bootstrap import Seed, percentile_interval, share_interval
-
-Array = NDArray[np.float64]
+from nbhelpers.evaluation.metrics import Array
 
 
 def min_calibration(alpha: float) -> int:

@@ -17,15 +17,14 @@ from functools import partial
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.stats import median_abs_deviation
 from skimage.filters import threshold_otsu
 
 from nbhelpers.errors import ConfigError, DataError
-from nbhelpers.evaluation.metrics import check_images, check_scores, confusion_rates
+from nbhelpers.evaluation.metrics import Array, check_images, check_scores, confusion_rates
 from nbhelpers.evaluation.thresholds.conformal import min_calibration, split_threshold
 
-Array = NDArray[np.float64]
 Find = Callable[[Array, Array], float]
 
 PERCENTILES = (90, 95, 97, 98, 99, 99.5, 99.9)

@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nbhelpers.errors import ConfigError, DataError
-from nbhelpers.evaluation.metrics import check_maps, confusion_rates
+from nbhelpers.evaluation.metrics import Array, check_maps, confusion_rates
 
-Array = NDArray[np.float64]
 ZONE_RATES = ("f1", "precision", "recall")
 
 
