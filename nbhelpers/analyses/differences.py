@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from nbhelpers.analyses.parts import Part, make_part
-from nbhelpers.analyses.scenarios import cell, cell_draws, evaluate_cell, tested
+from nbhelpers.analyses.scenarios import cell, tested
 from nbhelpers.evaluation import cell as evaluation
 from nbhelpers.evaluation.bootstrap import entry
 from nbhelpers.evaluation.cell import Draws, draw_seed
@@ -44,17 +44,17 @@ def _sides(study: Study, method: str, category: str, *names: str) -> list[_Side]
     The pixel metrics of twins are paired only on images whose pixel labels are known in all of
     them. Where the shift moved a defect out of its frame, they are measured again without it.
     """
-    cells = [evaluate_cell(study, name, method, category) for name in names]
+    cells = [cell(study, name, method, category).get() for name in names]
     tests = [tested(study, name, method, category) for name in names]
     twins = [study.source_ids(category, test.ids) for test in tests]
     for other in twins[1:]:
         evaluation.check_twins(twins[0], other)
     sides = []
     valid = np.logical_and.reduce([test.pixel_valid for test in tests])
-    for name, result, test in zip(names, cells, tests, strict=True):
-        values = {metric: entry["value"] for metric, entry in result["metrics"].items()}
-        counts = {metric: entry["n_images"] for metric, entry in result["metrics"].items()}
-        draws = cell_draws(study, name, method, category)
+    for evaluated, test in zip(cells, tests, strict=True):
+        metrics, draws = evaluated.result["metrics"], evaluated.draws
+        values = {metric: entry["value"] for metric, entry in metrics.items()}
+        counts = {metric: entry["n_images"] for metric, entry in metrics.items()}
         if not np.array_equal(test.pixel_valid, valid) and test.masks[valid].any():
             seed = draw_seed(study.config.seed, category)
             seen = test.subset(valid)

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from nbhelpers.analyses.parts import Part, make_part
-from nbhelpers.analyses.scenarios import cell, cell_draws, evaluate_cell, tested
+from nbhelpers.analyses.scenarios import cell, tested
 from nbhelpers.evaluation.bootstrap import stated
 from nbhelpers.evaluation.cell import draw_seed
 from nbhelpers.evaluation.significance import compare_methods, holm
@@ -33,18 +33,16 @@ def methods_part(study: Study, scenario: str) -> Part:
             by_method: dict[str, Predictions] = {
                 method: tested(study, scenario, method, category) for method in study.config.methods
             }
-            cells = {
-                method: evaluate_cell(study, scenario, method, category) for method in by_method
-            }
-            draws = {method: cell_draws(study, scenario, method, category) for method in by_method}
-            per_image = {
-                method: sample["aupimo_per_image"]
-                for method, sample in draws.items()
-                if "aupimo_per_image" in sample
-            }
+            thresholds, per_image = {}, {}
+            for method in by_method:
+                evaluated = cell(study, scenario, method, category).get()
+                thresholds[method] = evaluated.result["threshold"]["value"]
+                draws = evaluated.draws
+                if "aupimo_per_image" in draws:
+                    per_image[method] = draws["aupimo_per_image"]
             table = compare_methods(
                 by_method,
-                {method: result["threshold"]["value"] for method, result in cells.items()},
+                thresholds,
                 per_image if len(per_image) == len(by_method) else None,
                 seed=draw_seed(study.config.seed, category),
                 level=study.config.evaluation.confidence,

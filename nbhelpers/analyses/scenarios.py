@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -101,11 +102,30 @@ def calibrated_on(study: Study, scenario: str, method: str, category: str) -> li
     return [study.predictions(method, name, **SCENARIOS[scenario].calibrates) for name in names]
 
 
-def cell(study: Study, scenario: str, method: str, category: str) -> Artefact[Path]:
-    """An evaluated cell (one scenario, method and category) as an artefact.
+@dataclass(frozen=True)
+class Evaluated:
+    """A cell that was evaluated.
 
-    Its folder holds ``result.json`` and the bootstrap samples ``draws.npz``.
+    Attributes:
+        folder: Holds ``result.json`` and the bootstrap samples ``draws.npz``.
     """
+
+    folder: Path
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """Threshold, metrics with intervals, what was left out and why."""
+        return read_json(self.folder / "result.json")
+
+    @property
+    def draws(self) -> Draws:
+        """The bootstrap sample of each metric, ``(draws,)``, and ``aupimo_per_image``, ``(N,)``."""
+        with np.load(self.folder / "draws.npz") as stored:
+            return {name: stored[name] for name in stored.files}
+
+
+def cell(study: Study, scenario: str, method: str, category: str) -> Artefact[Evaluated]:
+    """An evaluated cell (one scenario, method and category) as an artefact."""
     row, settings = SCENARIOS[scenario], study.config.evaluation
 
     def make(folder: Path) -> None:
@@ -134,41 +154,31 @@ def cell(study: Study, scenario: str, method: str, category: str) -> Artefact[Pa
         threshold_rule=settings.threshold_rule,
     )
     folder = study.config.output_dir / "results" / "evaluations"
-    return Artefact(folder / f"{scenario}_{method}_{category}", recipe, make, lambda path: path)
+    return Artefact(folder / f"{scenario}_{method}_{category}", recipe, make, Evaluated)
 
 
 def evaluate_cell(study: Study, scenario: str, method: str, category: str) -> dict[str, Any]:
     """One cell of the study: threshold, metrics with intervals, what was left out and why."""
-    return read_json(cell(study, scenario, method, category).get() / "result.json")
-
-
-def cell_draws(study: Study, scenario: str, method: str, category: str) -> Draws:
-    """The bootstrap sample of each of a cell's metrics, ``(draws,)``, and ``aupimo_per_image``."""
-    with np.load(cell(study, scenario, method, category).get() / "draws.npz") as stored:
-        return {name: stored[name] for name in stored.files}
+    return cell(study, scenario, method, category).get().result
 
 
 def scenario_part(study: Study, scenario: str, method: str) -> Part:
     """Rows of a scenario for one method: every category and their macro average."""
 
+    cells = {name: cell(study, scenario, method, name) for name in study.categories}
+
     def make() -> list[dict[str, Any]]:
-        cells = {
-            name: (
-                evaluate_cell(study, scenario, method, name),
-                cell_draws(study, scenario, method, name),
-            )
-            for name in study.categories
-        }
-        by_category = {name: result["metrics"] for name, (result, _) in cells.items()}
-        level = study.config.evaluation.confidence
-        by_category[MACRO] = evaluation.macro(list(cells.values()), level)
+        evaluated = [each.get() for each in cells.values()]
+        results = [(each.result, each.draws) for each in evaluated]
+        by_category = dict(zip(cells, (result["metrics"] for result, _ in results), strict=True))
+        by_category[MACRO] = evaluation.macro(results, study.config.evaluation.confidence)
         return [
             row
             for name, metrics in by_category.items()
             for row in to_rows(scenario, method, name, study.config.seed, metrics)
         ]
 
-    keys = [cell(study, scenario, method, name).key for name in study.categories]
+    keys = [each.key for each in cells.values()]
     return make_part(study, __name__, f"{scenario}_{method}", make, cells=keys)
 
 
