@@ -68,8 +68,8 @@ class Rows(list):
         **details,
     ):
         low, high = (None, None) if half is None else (value - half, min(value + half, 1.0))
-        found = {detailed(metric, **details): stated(value, n, low, high)}
-        self += to_rows(scenario, method, category, seed, found, **dict(sides))
+        entries = {detailed(metric, **details): stated(value, n, low, high)}
+        self += to_rows(scenario, method, category, seed, entries, **dict(sides))
 
     def rate(self, scenario, method, category, metric, middle, /, **more):
         value = float(np.clip(self.rng.normal(middle, 0.03), 0, 1))
@@ -101,17 +101,17 @@ class Rows(list):
     def comparisons(self):
         pairs = itertools.combinations(self.methods, 2)
         for scenario, (method, other), category in itertools.product(LEVELS, pairs, CATEGORIES):
-            place, sides = (scenario, method, category), {"against_method": other}
+            names, sides = (scenario, method, category), {"against_method": other}
             for metric, test in (
                 ("image_auroc", "delong"),
                 ("aupimo", "permutation"),
                 ("accuracy", "mcnemar"),
             ):
                 half = 0.03 if category == "carpet" else 0.06
-                self.put(*place, metric, 0.04, half, sides=sides)
+                self.put(*names, metric, 0.04, half, sides=sides)
                 p = 0.0004 if category == "carpet" else 0.2
-                self.put(*place, f"p_{test}", p, sides=sides)
-                self.put(*place, f"p_{test}_holm", 3 * p, sides=sides)
+                self.put(*names, f"p_{test}", p, sides=sides)
+                self.put(*names, f"p_{test}_holm", 3 * p, sides=sides)
 
     def thresholds(self):
         rules = ("f1_optimal", "mad", "percentile_95", "conformal_split")
@@ -128,16 +128,16 @@ class Rows(list):
         for scenario, method, category, target in itertools.product(
             ("clean", "no_adaptation"), self.methods, CATEGORIES, ("0.05", "0.1")
         ):
-            place = (scenario, method, category)
+            names = (scenario, method, category)
             promise = {"rule": "conformal_split", "target": target}
             realised = float(target) + (0.3 if scenario == "no_adaptation" else 0.0)
-            self.put(*place, "realised_fpr", realised, 0.04, n=12, **promise)
-            self.put(*place, "calibration_n", 30, **promise)
-            self.rate(*place, "recall", 0.8, **promise)
+            self.put(*names, "realised_fpr", realised, 0.04, n=12, **promise)
+            self.put(*names, "calibration_n", 30, **promise)
+            self.rate(*names, "recall", 0.8, **promise)
         for method, category, size in itertools.product(self.methods, CATEGORIES, (0, 5, 10, 24)):
-            place, mending = ("threshold_only", method, category), {"recalibrated_on": size}
+            names, details = ("threshold_only", method, category), {"recalibrated_on": size}
             value = 0.4 if size < 10 else 0.1
-            self.put(*place, "realised_fpr", value, 0.1, n=12, **mending, target="0.1")
+            self.put(*names, "realised_fpr", value, 0.1, n=12, **details, target="0.1")
 
     def transfers(self):
         for tested, origin in itertools.product(CATEGORIES, CATEGORIES):
@@ -150,9 +150,9 @@ class Rows(list):
                 where = {"threshold_from": origin, "tested_on": tested}
                 self.rate("transfer", method, category, metric, 0.3, **where)
         for category in CATEGORIES:
-            place = ("global", "patchcore", category)
+            names = ("global", "patchcore", category)
             for patches in ("defect", "normal"):
-                self.rate(*place, "other_category_share", 0.2, patches=patches)
+                self.rate(*names, "other_category_share", 0.2, patches=patches)
         for category in CATEGORIES:
             self.put("global", "patchcore", category, "bank_share", 1 / 3)
 
@@ -169,6 +169,14 @@ class Rows(list):
             for kind, levels in kinds:
                 for level in levels:
                     self.rate(scenario, method, category, "recall", 0.8, n=8, **{kind: level})
+            for name in ("cut", "hole"):
+                cell = (scenario, method, category)
+                self.put(*cell, "cliffs_delta", 0.9, 0.1, n=20, defect_type=name)
+                self.put(*cell, "hedges_g", 2.5, n=20, defect_type=name)
+                for metric, value in (("overlap", 0.1), ("ks", 0.9)):
+                    self.put(*cell, metric, value, n=20, defect_type=name)
+                for metric, value in (("p_ks", 0.002), ("p_ks_holm", 0.02)):
+                    self.put(*cell, metric, value, n=20, defect_type=name)
         for scenario, category in itertools.product(("clean", "no_adaptation"), CATEGORIES):
             self.rate(scenario, "all", category, "missed_by_all", 0.1, n=16)
 
@@ -198,8 +206,8 @@ class Rows(list):
                 self.rate("reconstruction", method, category, metric, 0.8, head=head)
             for images, mse in (("good", 0.00214), ("defect", 0.00413)):
                 for metric, value in (("ssim", 0.9), ("mse", mse), ("l1", 10 * mse)):
-                    place = ("reconstruction", method, category, metric)
-                    self.put(*place, value, n=6, images=images)
+                    names = ("reconstruction", method, category, metric)
+                    self.put(*names, value, n=6, images=images)
 
 
 def table_of(*families, methods=METHODS):

@@ -1,3 +1,1 @@
-"""A study in, rows of the tidy table out: one file for each question, named as the notebook that
-asks it.
-"""
+"""A study in, rows of the tidy table out: one file per question, named as the notebook asks it."""

@@ -1,4 +1,4 @@
-"""All analyses together: a scenario run whole, and the one tidy table that gathers every finding."""
+"""All analyses together: run a whole scenario, and write the one tidy table of all rows."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from nbhelpers.analyses.scenarios import (
 )
 from nbhelpers.files import locked, write_csv
 from nbhelpers.results.table import NUMBERS, results_table
-from nbhelpers.scenarios import GLOBAL, SCENARIOS, Scenario
+from nbhelpers.scenarios import GLOBAL, SCENARIOS
 from nbhelpers.study import Artefact, Study
 
 ANALYSES = (
@@ -47,53 +47,55 @@ ANALYSES = (
 
 
 def all_parts(study: Study) -> list[Part]:
-    """Every part that the configured scenarios, methods and categories have."""
+    """Every part of the tidy table for the configured scenarios, methods and categories."""
     return [part for analysis in ANALYSES for part in analysis.parts(study)]
 
 
 def stored_artefacts(study: Study) -> list[Artefact]:
-    """Every artefact of this study that was made some time, current or not; none is made for it."""
-    domains = dict.fromkeys(["clean", *study.fit_domains])
-    asked: list[Artefact] = []
+    """Every stored artefact of this study, current or not; nothing is made."""
+    rows = [SCENARIOS[name] for name in study.config.scenarios]
+    fitted_on = list(dict.fromkeys(["clean", *study.fit_domains]))
+    if any(row.fitted_on == GLOBAL for row in rows):
+        fitted_on.append(GLOBAL)
+    artefacts: list[Artefact] = []
     if "shift" in {*study.fit_domains, *study.test_domains}:
-        asked += [study.shifted_set(category) for category in study.categories]
+        artefacts += [study.shifted_set(category) for category in study.categories]
     for method, category in study.cells:
-        fitted_on = [*domains]
-        fitted_on += [GLOBAL] if any(row.fitted_on == GLOBAL for row in _rows(study)) else []
-        for place in fitted_on:
-            asked.append(study.fitted(method, category, fitted_on=place))
-            asked += [
-                study.predicted(method, category, fitted_on=place, domain=domain, split=split)
-                for domain, split in study.needed_predictions(place)
+        for source in fitted_on:
+            artefacts.append(study.fitted(method, category, fitted_on=source))
+            artefacts += [
+                study.predicted(method, category, fitted_on=source, domain=domain, split=split)
+                for domain, split in study.needed_predictions(source)
             ]
-        asked.append(crossed_scores(study, method, category))
-        asked += [cell(study, row.name, method, category) for row in _rows(study)]
-    asked += [part.stored for part in all_parts(study)]
-    known = {artefact.path: artefact for artefact in asked}
-    return [artefact for artefact in known.values() if artefact.provenance is not None]
-
-
-def _rows(study: Study) -> list[Scenario]:
-    return [SCENARIOS[name] for name in study.config.scenarios]
+        artefacts.append(crossed_scores(study, method, category))
+        artefacts += [cell(study, row.name, method, category) for row in rows]
+    artefacts += [part.stored for part in all_parts(study)]
+    by_path = {artefact.path: artefact for artefact in artefacts}
+    return [artefact for artefact in by_path.values() if artefact.provenance is not None]
 
 
 def write_metrics(study: Study) -> pd.DataFrame:
-    """Bring ``metrics.csv`` up to date with all parts that are made and still current, whoever made
-    them.
-    """
+    """Write ``metrics.csv`` from all parts that are stored and current, and return the table."""
     target = study.config.output_dir / "results" / "metrics.csv"
-    with locked(target):  # read and written in one go: two notebooks may be at it
-        made = [part.rows() for part in all_parts(study) if part.is_made()]
-        table = results_table(row for part in made for row in part.to_dict("records"))
-        write_csv(target, table)
-    return table
+    with locked(target):  # two notebooks may run at the same time
+        tables = [part.rows() for part in all_parts(study) if part.is_made()]
+        metrics = results_table(row for table in tables for row in table.to_dict("records"))
+        write_csv(target, metrics)
+    return metrics
 
 
 def run_scenario(study: Study, scenario: str) -> pd.DataFrame:
-    """Evaluate a scenario for every method and category, and return its rows of the tidy table.
+    """Evaluate a scenario for every method and category.
 
-    Writes its JSON view, thresholds and per-image decisions below ``outputs/<profile>/results``,
-    and brings ``metrics.csv`` up to date.
+    It writes the scenario's JSON view, thresholds and per-image decisions below
+    ``outputs/<profile>/results``, and brings ``metrics.csv`` up to date.
+
+    Args:
+        study: The study.
+        scenario: Name of the scenario.
+
+    Returns:
+        The scenario's rows of the tidy table.
     """
     folder = study.config.output_dir / "results"
     cells: dict[str, dict[str, Any]] = {method: {} for method in study.config.methods}
@@ -108,10 +110,10 @@ def run_scenario(study: Study, scenario: str) -> pd.DataFrame:
     )
     macros: dict[str, dict[str, Any]] = {}
     for method in study.config.methods:
-        own = table[(table.method == method) & table.macro]
-        fields = own[list(NUMBERS)].astype(object)
+        averages = table[(table.method == method) & table.macro]
+        fields = averages[list(NUMBERS)].astype(object)
         entries = fields.where(fields.notna(), None).to_dict("records")
-        macros[method] = {"metrics": dict(zip(own.metric, entries, strict=True))}
+        macros[method] = {"metrics": dict(zip(averages.metric, entries, strict=True))}
     data_part(study).rows()
     write_csv(folder / "training_stats.csv", training_stats(study))
     provenance = scenario_provenance(study, scenario)

@@ -1,4 +1,4 @@
-"""Image scores by the refits of CV+: each detector is fitted without one fold of the good images."""
+"""Image scores of the CV+ refits: each detector is fitted without one fold of the good images."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from nbhelpers.study import Artefact, Study
 
 
 def cross_scores(study: Study, method: str, category: str) -> pd.DataFrame:
-    """Image scores by the refits of CV+; stored once, like predictions.
+    """Image scores of the CV+ refits; they are stored once, like predictions.
 
-    The good images of train and validation are cut into folds, whole groups of images of one object
-    together; one detector is fitted without each fold (Barber et al., Ann. Statist. 2021).
+    The good images of train and validation are divided into folds, so that all images of one
+    object are in one fold. One detector is fitted without each fold (Barber et al., Ann. Statist.
+    2021).
 
     Returns:
-        One row per score. Columns: fold (the one that the refit did not see), part
-        (``calibration``: that fold's own images; ``test clean``; ``test shift``), id, label, score.
+        One row per score. Columns: fold (the fold that the refit did not see), part
+        (``calibration`` for the images of that fold, ``test clean`` or ``test shift``), id,
+        label, score.
     """
     return crossed_scores(study, method, category).get()
 
@@ -43,13 +45,13 @@ def crossed_scores(study: Study, method: str, category: str) -> Artefact[pd.Data
             scored = {"calibration": inside}
             for domain in study.test_domains:
                 scored[f"test {domain}"] = study.split(category, domain)["test"]
-            for part, samples in scored.items():
+            for name, samples in scored.items():
                 predictions = detector.predict(samples)
                 tables.append(
                     pd.DataFrame(
                         {
                             "fold": fold,
-                            "part": part,
+                            "part": name,
                             "id": predictions.ids,
                             "label": predictions.labels,
                             "score": predictions.image_scores,

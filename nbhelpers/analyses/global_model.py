@@ -1,10 +1,9 @@
-"""One model for all categories: thresholds carried from category to category, and the
-identical-shortcut question.
+"""One model for all categories: thresholds carried between them, and the identical shortcut.
 
-The shortcut (You et al., UniAD, NeurIPS 2022): a model of all categories could call a defect of one
-normal because another category's normal patches look like it. Evidence comes from test images,
-never from the model's own training images (FEATURES P23): which category does the nearest bank
-patch of a defect patch come from?
+The shortcut (You et al., UniAD, NeurIPS 2022): a model of all categories could call a defect of
+one category normal because normal patches of another category look like it. The question is which
+category the nearest bank patch of a defect patch comes from. It is asked on test images only,
+because the bank holds patches of the training images themselves.
 """
 
 from __future__ import annotations
@@ -17,24 +16,31 @@ import pandas as pd
 from nbhelpers.analyses.parts import Part, make_part
 from nbhelpers.analyses.scenarios import cell, evaluate_cell, tested
 from nbhelpers.analyses.thresholds import transfer_entries
-from nbhelpers.evaluation.bootstrap import stated
-from nbhelpers.evaluation.cell import entry
+from nbhelpers.evaluation.bootstrap import entry, stated
 from nbhelpers.predictions import Predictions
 from nbhelpers.results.table import detailed, to_rows
 from nbhelpers.scenarios import GLOBAL
 from nbhelpers.study import Study
 
-# a patch is a defect patch where its cell of the feature grid is a defect by at least this share
+#: A patch is a defect patch where a defect covers at least this share of its square.
 COVERED = 0.5
 
 
 def patch_labels(masks: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """Patches of ``(N, H, W)`` masks: 1 defect (cell covered by half or more), 0 normal (by
-    nothing), -1 between.
+    """Label the patches of the feature grid by the defects in the masks.
+
+    Args:
+        masks: ``(N, H, W)``, 0 or 1.
+        grid: Height and width ``(h, w)`` of the feature grid.
+
+    Returns:
+        ``(N, h, w)``: 1 for a defect patch (half of it or more is covered by a defect), 0 for a
+        normal patch (nothing is covered), and -1 for one between.
     """
     height, width = masks.shape[1:]
-    rows_of, columns_of = np.arange(height) * grid[0] // height, np.arange(width) * grid[1] // width
-    index = (rows_of[:, None] * grid[1] + columns_of).ravel()
+    row_of = np.arange(height) * grid[0] // height
+    column_of = np.arange(width) * grid[1] // width
+    index = (row_of[:, None] * grid[1] + column_of).ravel()
     size = np.bincount(index, minlength=grid[0] * grid[1])
     covered = np.stack(
         [np.bincount(index, weights=mask.ravel(), minlength=size.size) / size for mask in masks]
@@ -44,33 +50,33 @@ def patch_labels(masks: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
 
 
 def nearest_categories(study: Study, method: str, category: str) -> tuple[Predictions, np.ndarray]:
-    """The global model's test predictions of a category, and the category behind each patch's
-    nearest bank patch.
+    """The global model's test predictions, and the category that each patch's neighbour is from.
 
     Returns:
-        Predictions, and ``(N, h, w)`` indices into ``study.categories``; empty where the method
-        keeps no patches.
+        The predictions of the category, and ``(N, h, w)`` indices into ``study.categories``: the
+        category of the bank patch that is nearest to each patch. The array is empty where the
+        method keeps no patches.
     """
     test = tested(study, "global", method, category)
     if test.nearest is None:
         return test, np.empty((0, 0, 0), int)
-    place = {name: index for index, name in enumerate(study.categories)}
+    index_of = {name: index for index, name in enumerate(study.categories)}
     owners = np.array(
-        [place[sample.category] for sample in study.training(category, fitted_on=GLOBAL)]
+        [index_of[sample.category] for sample in study.training(category, fitted_on=GLOBAL)]
     )
     return test, owners[test.nearest]
 
 
 def shortcut_part(study: Study) -> Part:
-    """Rows ``other_category_share`` of ``patches`` ``defect`` and ``normal``: nearest bank patch of
-    another category.
+    """Rows ``other_category_share`` with the detail ``patches`` (``defect`` and ``normal``).
 
-    The interval is the one of the images' mean share (percentile bootstrap over images: patches of
-    one image are not independent). Only for methods that keep patches.
+    They give the share of patches whose nearest bank patch is from another category. The interval
+    redraws whole images (percentile bootstrap), because the patches of one image are not
+    independent. There are rows only for methods that keep patches.
     """
 
     def make() -> list[dict[str, Any]]:
-        found = []
+        rows = []
         for method, category in study.cells:
             test, owners = nearest_categories(study, method, category)
             if not owners.size:
@@ -86,8 +92,8 @@ def shortcut_part(study: Study) -> Part:
                     metrics[detailed("other_category_share", patches=name)] = _clustered(
                         study, hits[seen], counts[seen]
                     )
-            found += to_rows("global", method, category, study.config.seed, metrics)
-        return found
+            rows += to_rows("global", method, category, study.config.seed, metrics)
+        return rows
 
     return make_part(
         study,
@@ -102,11 +108,17 @@ def shortcut_part(study: Study) -> Part:
 
 def _keys(study: Study) -> list[str]:
     """Keys of the global model's cells."""
-    return [cell(study, "global", *asked).key for asked in study.cells]
+    return [cell(study, "global", method, category).key for method, category in study.cells]
 
 
 def _clustered(study: Study, hits: np.ndarray, counts: np.ndarray) -> dict[str, Any]:
-    """Share of patches that hit, with the interval of redrawing whole images."""
+    """The share ``hits / counts`` over all images, with an interval that redraws whole images.
+
+    Args:
+        study: Its settings are used.
+        hits: ``(N,)`` patches of each image that are counted in the share.
+        counts: ``(N,)`` patches of each image.
+    """
     settings = study.config.evaluation
     picks = np.random.default_rng(study.config.seed).integers(
         len(hits), size=(settings.bootstrap_draws, len(hits))
@@ -116,35 +128,33 @@ def _clustered(study: Study, hits: np.ndarray, counts: np.ndarray) -> dict[str, 
 
 
 def bank_part(study: Study) -> Part:
-    """Rows ``bank_share``: how much of the global memory bank is each category's, where a method
-    has a bank.
-    """
+    """Rows ``bank_share``: each category's share of the global memory bank, where there is one."""
 
     def make() -> list[dict[str, Any]]:
-        found = []
+        rows = []
         for method in study.config.methods:
             stats = study.detector_stats(method, "", fitted_on=GLOBAL)
             for category in study.categories:
                 if f"bank_size/{category}" in stats:
-                    share = stated(
-                        stats[f"bank_size/{category}"] / stats["bank_size"], stats["bank_size"]
-                    )
-                    found += to_rows(
+                    size = int(stats["bank_size"])
+                    share = stated(stats[f"bank_size/{category}"] / size, size)
+                    rows += to_rows(
                         "global", method, category, study.config.seed, {"bank_share": share}
                     )
-        return found
+        return rows
 
     fitted = [study.fitted(method, "", fitted_on=GLOBAL).key for method in study.config.methods]
     return make_part(study, __name__, "bank", make, detectors=fitted)
 
 
 def category_transfer_part(study: Study) -> Part:
-    """Rows ``fpr``, ``fnr`` and ``specificity`` with a ``threshold_from`` of the global model: a
-    category's threshold on every category's images.
+    """Rows ``fpr``, ``fnr`` and ``specificity`` of the global model, with ``threshold_from``.
+
+    They apply the threshold of each category to the images of every category.
     """
 
     def make() -> list[dict[str, Any]]:
-        found = []
+        rows = []
         for method in study.config.methods:
             values = {
                 name: evaluate_cell(study, "global", method, name)["threshold"]["value"]
@@ -152,8 +162,8 @@ def category_transfer_part(study: Study) -> Part:
             }
             tests = {name: tested(study, "global", method, name) for name in study.categories}
             for category, metrics in transfer_entries(values, tests).items():
-                found += to_rows("global", method, category, study.config.seed, metrics)
-        return found
+                rows += to_rows("global", method, category, study.config.seed, metrics)
+        return rows
 
     return make_part(study, __name__, "category_transfer", make, cells=_keys(study))
 
@@ -166,22 +176,23 @@ def parts(study: Study) -> list[Part]:
 
 
 def shortcut(study: Study) -> pd.DataFrame:
-    """Shares of patches whose nearest bank patch is another category's, and of the bank, as tidy
-    rows.
-    """
+    """``shortcut_part`` and ``bank_part`` as rows of the tidy table."""
     return pd.concat([part(study).rows() for part in (shortcut_part, bank_part)], ignore_index=True)
 
 
 def category_transfer(study: Study) -> pd.DataFrame:
-    """The threshold-transfer matrix between categories, as tidy rows."""
+    """The threshold-transfer matrix between categories, as rows of the tidy table."""
     return category_transfer_part(study).rows()
 
 
 def worst_matches(study: Study, method: str, count: int) -> list[tuple[str, int, float]]:
-    """Test images whose defect patches match another category most: (category, place in its
-    predictions, share).
+    """The test images whose defect patches match another category most.
+
+    Returns:
+        At most ``count`` triples, the highest share first: category, index in its predictions,
+        and the share of defect patches whose nearest bank patch is from another category.
     """
-    found = []
+    matches = []
     for category in study.categories:
         test, owners = nearest_categories(study, method, category)
         if not owners.size:
@@ -189,5 +200,6 @@ def worst_matches(study: Study, method: str, count: int) -> list[tuple[str, int,
         defect = patch_labels(test.masks, owners.shape[1:]) == 1
         foreign = (owners != study.categories.index(category)) & defect
         for index in np.flatnonzero(defect.any(axis=(1, 2)) & test.pixel_valid):
-            found.append((category, int(index), float(foreign[index].sum() / defect[index].sum())))
-    return sorted(found, key=lambda item: -item[2])[:count]
+            share = float(foreign[index].sum() / defect[index].sum())
+            matches.append((category, int(index), share))
+    return sorted(matches, key=lambda match: -match[2])[:count]

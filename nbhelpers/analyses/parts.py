@@ -1,4 +1,4 @@
-"""A part of the tidy table: the rows that answer one question, computed once and kept like any artefact."""
+"""A part of the tidy table: rows that answer one question, computed once and then stored."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Part:
     """Some rows of the tidy table.
 
     Attributes:
-        name: Its file below ``results/rows``.
+        name: Stem of its file below ``results/rows``.
         stored: Its rows as an artefact.
-        optional: They belong into the table if somebody asked for them; the report does not ask.
+        optional: Whether the report leaves the rows out unless something else made them.
     """
 
     name: str
@@ -30,11 +30,11 @@ class Part:
     optional: bool = False
 
     def rows(self) -> pd.DataFrame:
-        """Its rows, computed unless they are there and current, in the columns of the table."""
+        """Its rows in the columns of the table; they are computed unless they are current."""
         return as_table(self.stored.get())
 
     def is_made(self) -> bool:
-        """Whether its rows are there and current."""
+        """Whether its rows are stored and current."""
         return self.stored.is_current()
 
 
@@ -50,13 +50,14 @@ def make_part(
     """A part whose rows ``make`` computes.
 
     Args:
-        study: Whose rows they are.
-        module: ``__name__`` of the module that computes them; it and what it imports are the code
-            that they depend on.
+        study: The study that the rows are about.
+        module: ``__name__`` of the module that computes them; the rows depend on its code and on
+            the code that it imports.
         name: See ``Part``.
         make: Computes the rows.
         optional: See ``Part``.
-        inputs: JSON-able; everything else that the rows depend on. Cheap to tell.
+        inputs: Everything else that the rows depend on, as values that JSON can hold. They are
+            compared on every call, so they should be cheap to compute.
     """
     code = module.removeprefix("nbhelpers.")
     recipe = study.recipe("rows", code, part=name, **inputs)

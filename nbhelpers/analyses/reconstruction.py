@@ -1,11 +1,9 @@
-"""What reconstruction sees: an autoencoder with each of its heads, the quality of its
-reconstructions, its cost.
-"""
+"""What reconstruction can see: an autoencoder's heads, its reconstructions, and its cost."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -17,43 +15,52 @@ from nbhelpers.analyses.scenarios import fitted_stats
 from nbhelpers.config.autoencoders import NetworksConfig
 from nbhelpers.evaluation.bootstrap import stated
 from nbhelpers.methods import AUTOENCODER, architecture_of
+from nbhelpers.models.detector import Detector
 from nbhelpers.results.table import HEAD_METRICS, OWN_HEAD, as_table, detailed, to_rows
 from nbhelpers.study import Study
 
-#: The heads that are put side by side; ``pixel_l1`` ranks much like ``pixel_l2``.
+if TYPE_CHECKING:
+    from nbhelpers.models.autoencoders.detector import Autoencoder
+
+#: The heads that are compared; ``pixel_l1`` is left out because it ranks much like ``pixel_l2``.
 HEADS = ("pixel_l2", "ssim", "feature")
 STATS = ("model_mb", "epochs", "seconds_training", "seconds_epoch")
+#: How many images a timed batch has, and how many batches are timed.
 TIMED_BATCH, TIMED_REPEATS = 8, 5
 
 
-def reconstruction_part(study: Study, architecture: str, category: str) -> Part:
-    """Rows of scenario ``reconstruction``: fitted on clean train; heads on clean test,
-    reconstructions of clean val.
+def _autoencoder(detector: Detector) -> Autoencoder:
+    """The detector of an autoencoder's method, which can do more than a ``Detector``."""
+    from nbhelpers.models.autoencoders.detector import Autoencoder  # needs the network libraries
 
-    They judge, nothing is chosen by them.
+    assert isinstance(detector, Autoencoder), f"{detector.name} is not an autoencoder"
+    return detector
+
+
+def reconstruction_part(study: Study, architecture: str, category: str) -> Part:
+    """Rows of scenario ``reconstruction``, of an autoencoder that was fitted on clean train.
+
+    Its heads are measured on clean test and its reconstructions on clean val. Nothing is chosen
+    by these numbers.
     """
     method = AUTOENCODER + architecture
 
     def make() -> list[dict[str, Any]]:
-        from nbhelpers.models.autoencoders.heads import (
-            reconstruction_quality,
-        )  # needs the network libraries
+        # imported here: it needs the network libraries
+        from nbhelpers.models.autoencoders.heads import reconstruction_quality
 
-        detector, split = study.detector(method, category), study.split(category)
-        found = {"parameters": stated(detector.network.n_parameters, len(split["train"]))}
+        detector, split = _autoencoder(study.detector(method, category)), study.split(category)
+        parameters = stated(detector.network.n_parameters, len(split["train"]))
+        metrics = {detailed("parameters"): parameters}
         for head, test in detector.predict_heads(split["test"], HEADS).items():
-            found |= {
-                detailed(name, head=head): entry
-                for name, entry in ranking(test, HEAD_METRICS).items()
-            }
+            for name, entry in ranking(test, HEAD_METRICS).items():
+                metrics[detailed(name, head=head)] = entry
         for images, label in (("good", 0), ("defect", 1)):
-            part = [sample for sample in split["val"] if sample.label == label]
-            quality = reconstruction_quality(*map(torch.from_numpy, detector.reconstruct(part)))
-            found |= {
-                detailed(name, images=images): stated(values.mean(), len(part))
-                for name, values in quality.items()
-            }
-        return to_rows("reconstruction", method, category, study.config.seed, found)
+            samples = [sample for sample in split["val"] if sample.label == label]
+            quality = reconstruction_quality(*map(torch.from_numpy, detector.reconstruct(samples)))
+            for name, values in quality.items():
+                metrics[detailed(name, images=images)] = stated(values.mean(), len(samples))
+        return to_rows("reconstruction", method, category, study.config.seed, metrics)
 
     return make_part(
         study,
@@ -67,7 +74,7 @@ def reconstruction_part(study: Study, architecture: str, category: str) -> Part:
 
 
 def parts(study: Study) -> list[Part]:
-    """All of this module's rows: of every architecture, for the table takes those that are made."""
+    """The rows of every architecture; the table takes those that are made."""
     return [
         reconstruction_part(study, architecture, category)
         for architecture in NetworksConfig.model_fields
@@ -76,7 +83,7 @@ def parts(study: Study) -> list[Part]:
 
 
 def reconstruction_rows(study: Study, architecture: str) -> pd.DataFrame:
-    """``reconstruction_part`` of every category as rows."""
+    """``reconstruction_part`` of every category as rows of the tidy table."""
     return pd.concat(
         [reconstruction_part(study, architecture, name).rows() for name in study.categories],
         ignore_index=True,
@@ -84,40 +91,36 @@ def reconstruction_rows(study: Study, architecture: str) -> pd.DataFrame:
 
 
 def current_rows(study: Study, architecture: str, category: str) -> pd.DataFrame:
-    """The rows of ``reconstruction_part`` where they are made and current, else none; nothing is
-    computed.
-    """
+    """The rows of ``reconstruction_part`` if they are current, else none; nothing is computed."""
     part = reconstruction_part(study, architecture, category)
     return part.rows() if part.is_made() else as_table([])
 
 
 def _restricted(study: Study, architecture: str, detail: str) -> pd.DataFrame:
-    """Category, the detail, metric and value of the rows that have that detail."""
+    """The rows that have this detail, with the columns category, the detail, metric and value."""
     table = reconstruction_rows(study, architecture)
-    own = table[table.detail == detail].rename(columns={"detail_value": detail})
-    return own[["category", detail, "metric", "value"]]
+    chosen = table[table.detail == detail].rename(columns={"detail_value": detail})
+    return chosen[["category", detail, "metric", "value"]]
 
 
 def heads_table(study: Study, architecture: str) -> pd.DataFrame:
     """An autoencoder's heads beside the study's other methods (head ``own``), on clean test.
 
     Returns:
-        Columns method, category, head, and ``HEAD_METRICS`` (NaN where there are no masks).
+        One row per method, category and head, with the columns method, category, head, and
+        ``HEAD_METRICS`` (NaN where there are no masks).
     """
-    found = []
+    rows = []
     for method, category in study.cells:
         if architecture_of(method) is None:
-            own = ranking(
-                study.predictions(
-                    method, category, fitted_on="clean", domain="clean", split="test"
-                ),
-                HEAD_METRICS,
+            test = study.predictions(
+                method, category, fitted_on="clean", domain="clean", split="test"
             )
-            found += [
+            rows += [
                 (method, category, OWN_HEAD, metric, entry["value"])
-                for metric, entry in own.items()
+                for metric, entry in ranking(test, HEAD_METRICS).items()
             ]
-    others = pd.DataFrame(found, columns=["method", "category", "head", "metric", "value"])
+    others = pd.DataFrame(rows, columns=["method", "category", "head", "metric", "value"])
     heads = _restricted(study, architecture, "head").assign(method=AUTOENCODER + architecture)
     table = pd.concat([heads, others])
     wide = table.pivot(
@@ -129,8 +132,10 @@ def heads_table(study: Study, architecture: str) -> pd.DataFrame:
 
 
 def quality_table(study: Study, architecture: str) -> pd.DataFrame:
-    """Mean SSIM, MSE and L1 of the reconstructions of clean val, good images and defects apart;
-    pixels in [-1, 1].
+    """Mean SSIM, MSE and L1 of the reconstructions of clean val; pixels lie in [-1, 1].
+
+    Returns:
+        One row per category and kind of image (``good``, ``defect``), one column per measure.
     """
     table = _restricted(study, architecture, "images")
     wide = table.pivot(index=["category", "images"], columns="metric", values="value")
@@ -138,47 +143,50 @@ def quality_table(study: Study, architecture: str) -> pd.DataFrame:
 
 
 def costs(study: Study) -> pd.DataFrame:
-    """What each autoencoder that is trained cost, one row per architecture and category; nothing is
-    trained for it.
+    """What each trained autoencoder cost; nothing is trained for it.
 
     Returns:
-        Columns architecture, category, parameters, model_mb, epochs, seconds_training,
-        seconds_epoch; mse_good: of the reconstructions of good val images, NaN until they are made;
-        forward_ms: a reconstruction of one image in a batch of 8 on the study's device (median of
-        5).
+        One row per architecture and category: architecture, category, parameters, model_mb,
+        epochs, seconds_training, seconds_epoch; mse_good, the error of the reconstructions of good
+        validation images (NaN until they are made); forward_ms, see ``forward_ms``.
     """
-    found = []
+    rows = []
     for architecture in NetworksConfig.model_fields:
         method = AUTOENCODER + architecture
         for category in study.categories:
-            if study.fitted(method, category).is_current():
-                stats = fitted_stats(study, method, category, "clean")
-                made = current_rows(study, architecture, category)
-                good = made[(made.metric == "mse") & (made.detail_value == "good")].value
-                found.append(
-                    (
-                        architecture,
-                        category,
-                        stats["n_parameters"],
-                        *(stats[name] for name in STATS),
-                        good.iloc[0] if len(good) else None,
-                    )
-                )
-    table = pd.DataFrame(
-        found, columns=["architecture", "category", "parameters", *STATS, "mse_good"]
-    )
+            if not study.fitted(method, category).is_current():
+                continue
+            stats = fitted_stats(study, method, category, "clean")
+            if stats is None:  # removed since it was asked for
+                continue
+            made = current_rows(study, architecture, category)
+            good = made[(made.metric == "mse") & (made.detail_value == "good")].value
+            rows.append(
+                {
+                    "architecture": architecture,
+                    "category": category,
+                    "parameters": stats["n_parameters"],
+                    **{name: stats[name] for name in STATS},
+                    "mse_good": good.iloc[0] if len(good) else None,
+                }
+            )
+    columns = ["architecture", "category", "parameters", *STATS, "mse_good"]
+    table = pd.DataFrame(rows, columns=columns)
     times = {name: forward_ms(study, name) for name in dict.fromkeys(table.architecture)}
     return table.assign(forward_ms=table.architecture.map(times))
 
 
 def forward_ms(study: Study, architecture: str) -> float:
-    """Milliseconds that a reconstruction takes, an image; the weights do not matter for it."""
-    network = study.new_detector(AUTOENCODER + architecture).network
+    """Milliseconds per image that a reconstruction takes, with weights as they are initialised.
+
+    It is the median over 5 batches of 8 images on the study's device.
+    """
+    network = _autoencoder(study.new_detector(AUTOENCODER + architecture)).network
     size = study.config.data.image_size
     images = torch.zeros(TIMED_BATCH, 3, size, size, device=study.device)
-    taken = []
+    seconds = []
     for _ in range(TIMED_REPEATS + 1):
         begin = time.perf_counter()
         network.reconstruct(images).cpu()
-        taken.append(time.perf_counter() - begin)
-    return 1000 * float(np.median(taken[1:])) / TIMED_BATCH
+        seconds.append(time.perf_counter() - begin)
+    return 1000 * float(np.median(seconds[1:])) / TIMED_BATCH

@@ -1,11 +1,9 @@
-"""Refits: other settings judged on validation, and other seeds (how much of a number is the
-detector's own draw?).
-"""
+"""Refits: other settings, judged on validation, and other seeds, which show the random part."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +17,20 @@ from nbhelpers.predictions import Predictions
 from nbhelpers.results.table import to_rows
 from nbhelpers.study import Artefact, Study
 
+#: The method whose seeds are varied: PaDiM draws its feature dimensions at random.
 METHOD = "padim"
 CLEAN_TEST = {"fitted_on": "clean", "domain": "clean", "split": "test"}
 METRICS = ("image_auroc", "image_ap", "pixel_auroc", "aupro")
 
 
 def ranking(predictions: Predictions, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Those of the named threshold-free metrics that test predictions have, as entries of the tidy
-    table.
+    """The named threshold-free metrics of test predictions, as entries of the tidy table.
 
-    Without masks there are those of images alone.
+    Without masks there are only those that need no masks.
     """
     values = image_metrics(predictions.labels, predictions.image_scores, threshold=0.0)
-    counts, seen = (
-        dict.fromkeys(values, len(predictions)),
-        predictions.subset(predictions.pixel_valid),
-    )
+    counts = dict.fromkeys(values, len(predictions))
+    seen = predictions.subset(predictions.pixel_valid)
     if seen.masks.any():
         values |= pixel_metrics(seen.anomaly_maps, seen.masks)
         counts |= dict.fromkeys(values, len(seen)) | counts
@@ -42,22 +38,22 @@ def ranking(predictions: Predictions, names: Sequence[str]) -> dict[str, dict[st
 
 
 def seeds_part(study: Study, category: str) -> Part:
-    """Rows of scenario ``seeds``, one set a seed: PaDiM refitted on clean train, measured on clean
-    test.
+    """Rows of scenario ``seeds``: PaDiM fitted on clean train with each seed, on clean test.
 
-    Ranking metrics only, so that no threshold comes into it; they judge, nothing is chosen by them.
+    They hold ranking metrics only, so that no threshold is involved. Nothing is chosen by them.
     """
     seeds = study.config.padim.seeds
 
     def make() -> list[dict[str, Any]]:
-        split, found = study.split(category), []
+        split = study.split(category)
+        rows = []
         for seed in seeds:
             if seed == study.config.seed:
                 test = study.predictions(METHOD, category, **CLEAN_TEST)
             else:
                 test = study.new_detector(METHOD, seed).fit(split["train"]).predict(split["test"])
-            found += to_rows("seeds", METHOD, category, seed, ranking(test, METRICS))
-        return found
+            rows += to_rows("seeds", METHOD, category, seed, ranking(test, METRICS))
+        return rows
 
     tested = study.predicted(METHOD, category, **CLEAN_TEST).key
     return make_part(study, __name__, f"seeds_{category}", make, tested=tested, seeds=seeds)
@@ -65,15 +61,13 @@ def seeds_part(study: Study, category: str) -> Part:
 
 def parts(study: Study) -> list[Part]:
     """All of this module's rows."""
-    return (
-        [seeds_part(study, category) for category in study.categories]
-        if METHOD in study.config.methods
-        else []
-    )
+    if METHOD not in study.config.methods:
+        return []
+    return [seeds_part(study, category) for category in study.categories]
 
 
 def seeds(study: Study, *categories: str) -> pd.DataFrame:
-    """``seeds_part`` of the named categories (all by default) as rows."""
+    """``seeds_part`` of the named categories (all by default) as rows of the tidy table."""
     return pd.concat(
         [seeds_part(study, name).rows() for name in categories or study.categories],
         ignore_index=True,
@@ -83,21 +77,27 @@ def seeds(study: Study, *categories: str) -> pd.DataFrame:
 def sweep(
     study: Study, method: str, category: str, domain: str, setting: str, values: Sequence[Any]
 ) -> pd.DataFrame:
-    """What one setting does on validation, never on test: a detector is fitted and judged for each
-    value.
+    """Fit a detector for each value of one setting, and judge it on validation, never on test.
+
+    Args:
+        study: The study.
+        method: Method to fit.
+        category: Category to fit it on.
+        domain: Domain to fit it on.
+        setting: Dotted name of the setting.
+        values: Values of the setting.
 
     Returns:
-        One row a value: the setting, what the fit reports of itself (``Detector.stats``),
-            ``image_auroc``,
-        ``image_ap`` and ``f1_max`` on the validation split.
+        One row per value: the setting, the fit statistics (``Detector.stats``: sizes, counts,
+        seconds), and ``image_auroc``, ``image_ap`` and ``f1_max`` on the validation split.
     """
 
     def make(path: Path) -> None:
-        split, found = study.split(category, domain), []
+        split = study.split(category, domain)
+        configured = attrgetter(setting)(study.config)
+        rows = []
         for value in values:
-            if value == reduce(
-                getattr, setting.split("."), study.config
-            ):  # the study's own detector
+            if value == configured:  # the study has fitted this one
                 val = study.predictions(
                     method, category, fitted_on=domain, domain=domain, split="val"
                 )
@@ -110,9 +110,9 @@ def sweep(
                 )
                 val, stats = detector.predict(split["val"]), detector.stats
             metrics = image_metrics(val.labels, val.image_scores, threshold=0.0)
-            ranking = {name: metrics[name] for name in ("image_auroc", "image_ap", "f1_max")}
-            found.append({setting: value, **stats, **ranking})
-        write_csv(path, pd.DataFrame(found))
+            ranked = {name: metrics[name] for name in ("image_auroc", "image_ap", "f1_max")}
+            rows.append({setting: value, **stats, **ranked})
+        write_csv(path, pd.DataFrame(rows))
 
     recipe = study.recipe(
         "sweep",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,20 +35,22 @@ def write_scenario(
     """Write a scenario's JSON view to ``folder``, and each method's thresholds beside it.
 
     Args:
-        folder: Where to.
-        scenario: Its row of the protocol.
+        folder: The folder of all results.
+        scenario: The scenario's row of the protocol.
         cells: The evaluation of each method and category.
         macros: The macro averages of each method.
         provenance: See ``scenario_provenance``.
     """
     for method, categories in cells.items():
-        thresholds = {name: cell["threshold"] for name, cell in categories.items()}
+        thresholds = {name: result["threshold"] for name, result in categories.items()}
         write_json(folder / "thresholds" / f"{method}_{scenario.name}_thresholds.json", thresholds)
-    pooled = scenario.fitted_on == GLOBAL
+    fitted_on = scenario.fitted_on
+    threshold_from = f"val {scenario.threshold_domain}"
+    if scenario.one_threshold:
+        threshold_from += ", one for all categories"
     protocol = {
-        "model_fitted_on": "clean, all categories pooled" if pooled else scenario.fitted_on,
-        "threshold_from": f"val {scenario.threshold_domain}"
-        + scenario.one_threshold * ", one for all categories",
+        "model_fitted_on": "clean, all categories pooled" if fitted_on == GLOBAL else fitted_on,
+        "threshold_from": threshold_from,
         "tested_on": f"test {scenario.test_domain}",
     }
     view = {
@@ -61,8 +64,15 @@ def write_scenario(
 
 
 def per_image(test: Predictions, threshold: float) -> pd.DataFrame:
-    """One row a test image: id, defect type, label, score, decision, margin (score minus
-    threshold).
+    """The decision about each test image.
+
+    Args:
+        test: Predictions.
+        threshold: The deployed threshold.
+
+    Returns:
+        One row per image: id, defect_type, label, score, decision (0 or 1), margin (score minus
+        threshold), pixel_valid.
     """
     scores = test.image_scores.astype("float64")
     return pd.DataFrame(
@@ -84,15 +94,38 @@ def tested(study: Study, scenario: str, method: str, category: str) -> Predictio
 
 
 def calibrated_on(study: Study, scenario: str, method: str, category: str) -> list[Predictions]:
-    """The validation predictions that calibrate a cell: its own, or those of all categories for one
-    threshold.
+    """The validation predictions that calibrate a cell.
+
+    They are those of its category, or of all categories where these share one threshold.
     """
     names = study.categories if SCENARIOS[scenario].one_threshold else (category,)
     return [study.predictions(method, name, **SCENARIOS[scenario].calibrates) for name in names]
 
 
-def cell(study: Study, scenario: str, method: str, category: str) -> Artefact[Path]:
-    """An evaluated cell as an artefact: the folder that holds its results and its resamples."""
+@dataclass(frozen=True)
+class Evaluated:
+    """A cell that was evaluated.
+
+    Attributes:
+        folder: Holds ``result.json`` and the bootstrap samples ``draws.npz``.
+    """
+
+    folder: Path
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """Threshold, metrics with intervals, what was left out and why."""
+        return read_json(self.folder / "result.json")
+
+    @property
+    def draws(self) -> Draws:
+        """The bootstrap sample of each metric, ``(draws,)``, and ``aupimo_per_image``, ``(N,)``."""
+        with np.load(self.folder / "draws.npz") as stored:
+            return {name: stored[name] for name in stored.files}
+
+
+def cell(study: Study, scenario: str, method: str, category: str) -> Artefact[Evaluated]:
+    """An evaluated cell (one scenario, method and category) as an artefact."""
     row, settings = SCENARIOS[scenario], study.config.evaluation
 
     def make(folder: Path) -> None:
@@ -104,7 +137,8 @@ def cell(study: Study, scenario: str, method: str, category: str) -> Artefact[Pa
         )
         write_json(folder / "result.json", result)
         with replacing(folder / "draws.npz") as temporary:
-            np.savez_compressed(temporary, **draws)
+            arrays: dict[str, Any] = dict(draws)  # Any: to mypy a key could be allow_pickle
+            np.savez_compressed(temporary, **arrays)
 
     names = study.categories if row.one_threshold else (category,)
     recipe = study.recipe(
@@ -120,62 +154,49 @@ def cell(study: Study, scenario: str, method: str, category: str) -> Artefact[Pa
         threshold_rule=settings.threshold_rule,
     )
     folder = study.config.output_dir / "results" / "evaluations"
-    return Artefact(folder / f"{scenario}_{method}_{category}", recipe, make, lambda path: path)
+    return Artefact(folder / f"{scenario}_{method}_{category}", recipe, make, Evaluated)
 
 
 def evaluate_cell(study: Study, scenario: str, method: str, category: str) -> dict[str, Any]:
     """One cell of the study: threshold, metrics with intervals, what was left out and why."""
-    return read_json(cell(study, scenario, method, category).get() / "result.json")
-
-
-def cell_draws(study: Study, scenario: str, method: str, category: str) -> Draws:
-    """The bootstrap sample of each of a cell's metrics, ``(draws,)``, and ``aupimo_per_image``."""
-    with np.load(cell(study, scenario, method, category).get() / "draws.npz") as stored:
-        return {name: stored[name] for name in stored.files}
+    return cell(study, scenario, method, category).get().result
 
 
 def scenario_part(study: Study, scenario: str, method: str) -> Part:
-    """Rows of a scenario for one method: every category, and their macro average."""
+    """Rows of a scenario for one method: every category and their macro average."""
+
+    cells = {name: cell(study, scenario, method, name) for name in study.categories}
 
     def make() -> list[dict[str, Any]]:
-        cells = [
-            (
-                evaluate_cell(study, scenario, method, name),
-                cell_draws(study, scenario, method, name),
-            )
-            for name in study.categories
-        ]
-        found = dict(zip(study.categories, (result["metrics"] for result, _ in cells), strict=True))
-        found[MACRO] = evaluation.macro(cells, study.config.evaluation.confidence)
+        evaluated = [each.get() for each in cells.values()]
+        results = [(each.result, each.draws) for each in evaluated]
+        by_category = dict(zip(cells, (result["metrics"] for result, _ in results), strict=True))
+        by_category[MACRO] = evaluation.macro(results, study.config.evaluation.confidence)
         return [
             row
-            for name, metrics in found.items()
+            for name, metrics in by_category.items()
             for row in to_rows(scenario, method, name, study.config.seed, metrics)
         ]
 
-    keys = [cell(study, scenario, method, name).key for name in study.categories]
+    keys = [each.key for each in cells.values()]
     return make_part(study, __name__, f"{scenario}_{method}", make, cells=keys)
 
 
 def data_part(study: Study) -> Part:
-    """Rows that count the images of each split; the shifted twins have the same."""
+    """Rows that count the images of each split; the shifted twins have the same counts."""
 
     def make() -> list[dict[str, Any]]:
-        found = []
+        rows = []
         for category in study.categories:
             split = study.split(category)
-            counts = {
-                "train_good": len(split["train"]),
-                **{
-                    f"{name}_{kind}": sum(s.label == label for s in split[name])
-                    for name in ("val", "test")
-                    for label, kind in ((0, "good"), (1, "defect"))
-                },
-                "test_masks": sum(s.mask is not None for s in split["test"]),
-            }
+            counts = {"train_good": len(split["train"])}
+            for name in ("val", "test"):
+                labels = [sample.label for sample in split[name]]
+                counts |= {f"{name}_good": labels.count(0), f"{name}_defect": labels.count(1)}
+            counts["test_masks"] = sum(sample.mask is not None for sample in split["test"])
             entries = {name: stated(count, count) for name, count in counts.items()}
-            found += to_rows("data", "-", category, study.config.seed, entries)
-        return found
+            rows += to_rows("data", "-", category, study.config.seed, entries)
+        return rows
 
     keys = [study.domain_key(name, "clean") for name in study.categories]
     return make_part(study, __name__, "data", make, categories=study.categories, images=keys)
@@ -194,27 +215,26 @@ def parts(study: Study) -> list[Part]:
 
 
 def training_stats(study: Study) -> pd.DataFrame:
-    """What fitting took, a row a fitted detector: from what is stored, nothing is fitted for it.
+    """Fit statistics of every stored detector; nothing is fitted for it.
 
-    Columns: method, category, fitted_on, what the fit says of itself (``Detector.stats``: counts,
-    seconds of the features and of the rest apart), device, peak_memory_mb (of the process that
-    fitted it), model_mb.
+    Returns:
+        One row per fitted detector: method, category, fitted_on, the fit statistics
+        (``Detector.stats``: sizes, counts, seconds), device, peak_memory_mb (of the process that
+        fitted it), model_mb.
     """
-    places = [
+    detectors = [
         (method, category, domain)
         for method, category in study.cells
         for domain in study.fit_domains
     ]
     if any(SCENARIOS[name].fitted_on == GLOBAL for name in study.config.scenarios):
-        places += [(method, GLOBAL, GLOBAL) for method in study.config.methods]
-    found = []
-    for place in places:
-        stats = fitted_stats(study, *place)
+        detectors += [(method, GLOBAL, GLOBAL) for method in study.config.methods]
+    rows = []
+    for method, category, fitted_on in detectors:
+        stats = fitted_stats(study, method, category, fitted_on)
         if stats is not None:
-            found.append(
-                {**dict(zip(("method", "category", "fitted_on"), place, strict=True)), **stats}
-            )
-    return pd.DataFrame(found)
+            rows.append({"method": method, "category": category, "fitted_on": fitted_on, **stats})
+    return pd.DataFrame(rows)
 
 
 def fitted_stats(study: Study, method: str, category: str, fitted_on: str) -> dict[str, Any] | None:
@@ -232,8 +252,9 @@ def fitted_stats(study: Study, method: str, category: str, fitted_on: str) -> di
 
 
 def scenario_provenance(study: Study, scenario: str) -> dict[str, Any]:
-    """Configuration, code and machine, and the seconds and memory of all that the scenario's
-    numbers stand on.
+    """Configuration, code and machine of a scenario, and its seconds and peak memory.
+
+    Seconds and memory are those of the fits and predictions that the scenario uses.
     """
     used: dict[Path, Artefact] = {}
     for method, category in study.cells:
@@ -241,7 +262,8 @@ def scenario_provenance(study: Study, scenario: str) -> dict[str, Any]:
             fitted = study.fitted(method, category, fitted_on=asked["fitted_on"])
             predicted = study.predicted(method, category, **asked)
             used |= {fitted.path: fitted, predicted.path: predicted}
-    made = [facts for path in sorted(used) if (facts := used[path].provenance)]
+    provenances = [used[path].provenance for path in sorted(used)]
+    made = [each for each in provenances if each is not None]
     facts = provenance(study.device, sum(each["seconds"] for each in made))
     facts["peak_memory_mb"] = max(
         [facts["peak_memory_mb"], *(each["peak_memory_mb"] for each in made)]

@@ -1,6 +1,4 @@
-"""Thresholds judged on test: all rules, false alarms promised against realised, thresholds carried
-elsewhere, zones.
-"""
+"""Thresholds judged on test: all rules, promised and realised false alarms, transfer, zones."""
 
 from __future__ import annotations
 
@@ -28,10 +26,11 @@ from nbhelpers.evaluation.thresholds.conformal import (
 )
 from nbhelpers.evaluation.thresholds.zones import compare_zones
 from nbhelpers.predictions import Predictions
-from nbhelpers.results.table import MACRO, Metric, detailed, to_rows
+from nbhelpers.results.table import MACRO, Entry, Metric, detailed, to_rows
 from nbhelpers.scenarios import SCENARIOS
 from nbhelpers.study import Study
 
+#: Metric of the tidy table to the column of ``compare_rules`` it is read from.
 RULE_METRICS = {
     "threshold": "value",
     "f1": "f1",
@@ -40,11 +39,12 @@ RULE_METRICS = {
     "balanced_accuracy": "balanced_accuracy",
     "degenerate": "degenerate",
 }
-MENDING_SIZES = (0, 5, 10, 20, 30, 50, 100)  # good images of the new domain that recalibrate
-Entry = dict[str, Any]
+#: Numbers of good images of the new domain that a threshold is calibrated again on.
+MENDING_SIZES = (0, 5, 10, 20, 30, 50, 100)
 
 
 def _cells(study: Study, *names: str) -> list[str]:
+    """Keys of all cells of the named scenarios."""
     return [
         cell(study, name, method, category).key
         for name in names
@@ -53,20 +53,22 @@ def _cells(study: Study, *names: str) -> list[str]:
 
 
 def rule_table(study: Study, scenario: str, method: str, category: str) -> pd.DataFrame:
-    """Every rule on a cell's calibration images, judged on its test images; see ``compare_rules``."""
+    """Every rule on a cell's calibration images, judged on its test images.
+
+    See ``compare_rules``.
+    """
     vals = calibrated_on(study, scenario, method, category)
     test = tested(study, scenario, method, category)
-    labels, scores = (
-        np.concatenate([getattr(val, name) for val in vals]) for name in ("labels", "image_scores")
-    )
+    labels = np.concatenate([val.labels for val in vals])
+    scores = np.concatenate([val.image_scores for val in vals])
     return compare_rules(labels, scores, test.labels, test.image_scores)
 
 
 def rules_part(study: Study, scenario: str) -> Part:
-    """Rows ``f1`` and so on of each ``rule`` of a scenario; a rule that is refused has none."""
+    """Rows ``RULE_METRICS`` of each ``rule`` of a scenario; a rule that is refused has no rows."""
 
     def make() -> list[dict[str, Any]]:
-        found = []
+        rows = []
         for method in study.config.methods:
             by_category: list[dict[Metric, Entry]] = []
             for category in study.categories:
@@ -78,7 +80,7 @@ def rules_part(study: Study, scenario: str) -> Part:
                     for name, column in RULE_METRICS.items()
                 }
                 by_category.append(metrics)
-                found += to_rows(scenario, method, category, study.config.seed, metrics)
+                rows += to_rows(scenario, method, category, study.config.seed, metrics)
             shared = [
                 metric
                 for metric in by_category[0]
@@ -91,8 +93,8 @@ def rules_part(study: Study, scenario: str) -> Part:
                 )
                 for metric in shared
             }
-            found += to_rows(scenario, method, MACRO, study.config.seed, means)
-        return found
+            rows += to_rows(scenario, method, MACRO, study.config.seed, means)
+        return rows
 
     return make_part(study, __name__, f"rules_{scenario}", make, cells=_cells(study, scenario))
 
@@ -105,12 +107,22 @@ def _promise(
     n_calibration: int,
     level: float,
 ) -> dict[Metric, Entry]:
-    """What a promised false alarm rate became on a cell's test images."""
+    """The entries of one promise on a cell's test images.
+
+    Args:
+        rule: Name of the rule that promises.
+        target: The promised false positive rate.
+        flagged: ``(N,)`` bool, the decisions about the test images.
+        test: The test images.
+        n_calibration: Number of calibration images.
+        level: Level of the interval.
+    """
     promise = {"rule": rule, "target": f"{target:g}"}
-    rate, defect = realised_rate(flagged[test.labels == 0], level), test.labels == 1
+    good, defect = test.labels == 0, test.labels == 1
+    rate = realised_rate(flagged[good], level)
     return {
         detailed("realised_fpr", **promise): stated(
-            rate["rate"], rate["n"], rate["ci_low"], rate["ci_high"]
+            rate["rate"], int(good.sum()), rate["ci_low"], rate["ci_high"]
         ),
         detailed("recall", **promise): stated(float(flagged[defect].mean()), int(defect.sum())),
         detailed("calibration_n", **promise): stated(n_calibration, n_calibration),
@@ -120,13 +132,12 @@ def _promise(
 def _split_promises(
     study: Study, scenario: str, method: str, category: str
 ) -> Iterator[dict[Metric, Entry]]:
-    """Split conformal: the good validation images calibrate; a target that they are too few for is
-    left out.
+    """Split conformal: the good validation images calibrate.
+
+    A target that needs more of them than there are is left out.
     """
-    (val,), test = (
-        calibrated_on(study, scenario, method, category),
-        tested(study, scenario, method, category),
-    )
+    (val,) = calibrated_on(study, scenario, method, category)
+    test = tested(study, scenario, method, category)
     good = val.image_scores[val.labels == 0]
     for target in study.config.evaluation.target_fprs:
         if good.size >= min_calibration(target):
@@ -144,46 +155,49 @@ def _split_promises(
 def _cross_promises(
     study: Study, scenario: str, method: str, category: str
 ) -> Iterator[dict[Metric, Entry]]:
-    """CV+: every good training and validation image calibrates, each scored by a refit that did not
-    see it.
+    """CV+: every good training and validation image calibrates.
+
+    Each is scored by the refit that did not see it.
     """
     test, table = tested(study, scenario, method, category), cross_scores(study, method, category)
-    own = table[table.part == "calibration"]
+    calibration = table[table.part == "calibration"]
     by_fold = table[table.part == f"test {SCENARIOS[scenario].test_domain}"].pivot(
         index="fold", columns="id", values="score"
     )
     p_values = cv_plus_p_values(
-        own.score.to_numpy(), own.fold.to_numpy(), by_fold[list(test.ids)].to_numpy()
+        calibration.score.to_numpy(),
+        calibration.fold.to_numpy(),
+        by_fold[list(test.ids)].to_numpy(),
     )
     for target in study.config.evaluation.target_fprs:
-        if len(own) >= min_calibration(target):
+        if len(calibration) >= min_calibration(target):
             yield _promise(
                 "conformal_cv",
                 target,
                 p_values <= target,
                 test,
-                len(own),
+                len(calibration),
                 study.config.evaluation.confidence,
             )
 
 
 def promises_part(study: Study, scenario: str) -> Part:
-    """Rows ``realised_fpr`` of each rule and target, with recall and the calibration's size, of a
-    scenario.
+    """Rows ``realised_fpr``, ``recall`` and ``calibration_n`` of each rule and target.
 
-    CV+ (``conformal_cv``) is there where the model and the threshold are the clean domain's: it
-    refits the clean model, and what it promises is broken by a shift as well.
+    CV+ (``conformal_cv``) has rows only where the model and the threshold are those of the clean
+    domain, because it refits the clean model.
     """
     crossed = SCENARIOS[scenario].fitted_on == SCENARIOS[scenario].threshold_domain == "clean"
 
     def make() -> list[dict[str, Any]]:
-        found = []
+        rows = []
         for method, category in study.cells:
-            promises = [*_split_promises(study, scenario, method, category)]
-            promises += [*_cross_promises(study, scenario, method, category)] if crossed else []
+            promises = list(_split_promises(study, scenario, method, category))
+            if crossed:
+                promises += _cross_promises(study, scenario, method, category)
             for metrics in promises:
-                found += to_rows(scenario, method, category, study.config.seed, metrics)
-        return found
+                rows += to_rows(scenario, method, category, study.config.seed, metrics)
+        return rows
 
     settings = study.config.evaluation
     return make_part(
@@ -194,48 +208,53 @@ def promises_part(study: Study, scenario: str) -> Part:
         cells=_cells(study, scenario),
         targets=settings.target_fprs,
         confidence=settings.confidence,
-        folds=[crossed_scores(study, *asked).key for asked in study.cells] if crossed else [],
+        folds=[crossed_scores(study, method, category).key for method, category in study.cells]
+        if crossed
+        else [],
     )
 
 
 def mending_part(study: Study) -> Part:
-    """Rows ``realised_fpr`` of each ``recalibrated_on``: how many shifted good images mend a broken
-    promise.
+    """Rows ``realised_fpr`` and ``promised_fpr`` of each number ``recalibrated_on``.
 
-    Of the largest target; 0 keeps the clean threshold. ``promised_fpr`` is what that many images
-    can promise: more than the target where they are too few for it.
+    They say how many good images of the shifted domain it takes to keep the largest target again.
+    0 images keep the clean threshold. ``promised_fpr`` is what this number of images can promise,
+    which is more than the target where they are too few.
     """
 
     def make() -> list[dict[str, Any]]:
-        found, settings = [], study.config.evaluation
+        rows, settings = [], study.config.evaluation
+        target = max(settings.target_fprs)
         for method, category in study.cells:
-            (before,), (after,) = (
-                calibrated_on(study, name, method, category)
-                for name in ("no_adaptation", "threshold_only")
-            )
+            (clean,) = calibrated_on(study, "no_adaptation", method, category)
+            (shifted,) = calibrated_on(study, "threshold_only", method, category)
             test = tested(study, "threshold_only", method, category)
-            good = [part.image_scores[part.labels == 0] for part in (before, after, test)]
-            target = max(settings.target_fprs)
-            if good[0].size < min_calibration(target):
+            clean_good, shifted_good, test_good = (
+                images.image_scores[images.labels == 0] for images in (clean, shifted, test)
+            )
+            if clean_good.size < min_calibration(target):
                 continue
-            sizes = [n for n in MENDING_SIZES if n < good[1].size] + [good[1].size]
+            sizes = [n for n in MENDING_SIZES if n < shifted_good.size] + [shifted_good.size]
             curve = recalibration_curve(
-                *good,
+                clean_good,
+                shifted_good,
+                test_good,
                 target,
                 sizes,
                 seed=draw_seed(study.config.seed, category),
                 level=settings.confidence,
             )
             metrics = {}
-            for row in curve.itertuples():
-                mending = {"recalibrated_on": row.n, "target": f"{target:g}"}
-                metrics[detailed("realised_fpr", **mending)] = stated(
-                    row.fpr, good[2].size, row.ci_low, row.ci_high
+            for row in curve.to_dict("records"):
+                details = {"recalibrated_on": row["n"], "target": f"{target:g}"}
+                metrics[detailed("realised_fpr", **details)] = stated(
+                    row["fpr"], test_good.size, row["ci_low"], row["ci_high"]
                 )
-                if row.n:
-                    metrics[detailed("promised_fpr", **mending)] = stated(row.promised, row.n)
-            found += to_rows("threshold_only", method, category, study.config.seed, metrics)
-        return found
+                if row["n"]:
+                    promised = stated(row["promised"], row["n"])
+                    metrics[detailed("promised_fpr", **details)] = promised
+            rows += to_rows("threshold_only", method, category, study.config.seed, metrics)
+        return rows
 
     settings = study.config.evaluation
     return make_part(
@@ -252,128 +271,129 @@ def mending_part(study: Study) -> Part:
 def transfer_entries(
     thresholds: dict[str, float], tests: dict[str, Predictions], domains: bool = False
 ) -> dict[str, dict[Metric, Entry]]:
-    """The threshold-transfer matrix as entries by what is tested; their details say where the
-    threshold is from and, between ``domains`` of one category, what is tested.
+    """The threshold-transfer matrix as entries.
+
+    Args:
+        thresholds: Where a threshold is from, to its value.
+        tests: What it is applied to, to the test predictions.
+        domains: Whether domains of one category are tested; if not, categories are.
+
+    Returns:
+        What is tested, to its entries. Their details say where the threshold is from and, for
+        domains, what is tested.
     """
     table = transfer_table(
         thresholds, {name: (test.labels, test.image_scores) for name, test in tests.items()}
     )
-    found: dict[str, dict[Metric, Entry]] = {name: {} for name in tests}
-    for row in table.itertuples():
-        tested_on = {"tested_on": row.tested_on} if domains else {}
-        where = {"threshold_from": row.threshold_from} | tested_on
-        found[row.tested_on] |= {
-            detailed("fpr", **where): stated(row.fpr, row.n_good),
-            detailed("fnr", **where): stated(row.fnr, row.n_defect),
-            detailed("specificity", **where): stated(row.specificity, row.n_good),
+    entries: dict[str, dict[Metric, Entry]] = {name: {} for name in tests}
+    for row in table.to_dict("records"):
+        details = {"threshold_from": row["threshold_from"]}
+        if domains:
+            details["tested_on"] = row["tested_on"]
+        entries[row["tested_on"]] |= {
+            detailed("fpr", **details): stated(row["fpr"], row["n_good"]),
+            detailed("fnr", **details): stated(row["fnr"], row["n_defect"]),
+            detailed("specificity", **details): stated(row["specificity"], row["n_good"]),
         }
-    return found
+    return entries
 
 
 def transfer_part(study: Study) -> Part:
-    """Rows of scenario ``transfer``: the clean model's thresholds of each domain applied to each
-    domain.
+    """Rows of scenario ``transfer``: the clean model with the threshold of each domain.
+
+    Each threshold is applied to the test images of each domain.
     """
 
     def make() -> list[dict[str, Any]]:
-        found, rule = [], study.config.evaluation.threshold_rule
+        rows, rule = [], study.config.evaluation.threshold_rule
         for method, category in study.cells:
-            vals = {
-                name: study.predictions(
-                    method, category, fitted_on="clean", domain=name, split="val"
+            values, tests = {}, {}
+            for domain in ("clean", "shift"):
+                val, test = (
+                    study.predictions(
+                        method, category, fitted_on="clean", domain=domain, split=split
+                    )
+                    for split in ("val", "test")
                 )
-                for name in ("clean", "shift")
-            }
-            tests = {
-                name: study.predictions(
-                    method, category, fitted_on="clean", domain=name, split="test"
-                )
-                for name in ("clean", "shift")
-            }
-            values = {
-                name: calibrate_threshold(val.labels, val.image_scores, rule).value
-                for name, val in vals.items()
-            }
+                values[domain] = calibrate_threshold(val.labels, val.image_scores, rule).value
+                tests[domain] = test
             for metrics in transfer_entries(values, tests, domains=True).values():
-                found += to_rows("transfer", method, category, study.config.seed, metrics)
-        return found
+                rows += to_rows("transfer", method, category, study.config.seed, metrics)
+        return rows
 
     keys = _cells(study, "clean", "threshold_only")
     return make_part(study, __name__, "transfer", make, cells=keys)
 
 
 def zones_part(study: Study, scenario: str) -> Part:
-    """Rows ``pixel_f1`` of ``thresholds`` ``zones`` and ``single``: does a threshold for each of
-    3 x 3 zones pay?
-    """
+    """Rows ``pixel_f1`` with the detail ``thresholds``: ``zones`` (3 x 3) against ``single``."""
 
     def make() -> list[dict[str, Any]]:
-        found = []
+        rows = []
         for method, category in study.cells:
-            (val,), test = (
-                calibrated_on(study, scenario, method, category),
-                tested(study, scenario, method, category),
-            )
+            (val,) = calibrated_on(study, scenario, method, category)
+            test = tested(study, scenario, method, category)
             seen = test.subset(test.pixel_valid)
             if not seen.masks.any():
                 continue
-            sides = compare_zones(val.anomaly_maps[val.labels == 0], seen.anomaly_maps, seen.masks)
+            good_maps = val.anomaly_maps[val.labels == 0]
+            compared = compare_zones(good_maps, seen.anomaly_maps, seen.masks)
             metrics = {
                 detailed("pixel_f1", thresholds=name): stated(rates["f1"], len(seen))
-                for name, rates in sides.items()
+                for name, rates in compared.items()
             }
-            found += to_rows(scenario, method, category, study.config.seed, metrics)
-        return found
+            rows += to_rows(scenario, method, category, study.config.seed, metrics)
+        return rows
 
     return make_part(study, __name__, f"zones_{scenario}", make, cells=_cells(study, scenario))
 
 
 def parts(study: Study) -> list[Part]:
     """All of this module's rows."""
-    own = [name for name in study.config.scenarios if not SCENARIOS[name].one_threshold]
-    found = [rules_part(study, name) for name in study.config.scenarios]
-    found += [part(study, name) for name in own for part in (promises_part, zones_part)]
-    if {"no_adaptation", "threshold_only"} <= set(own):
-        found.append(mending_part(study))
-    if {"clean", "threshold_only"} <= set(own):
-        found.append(transfer_part(study))
-    return found
+    names = study.config.scenarios
+    per_category = [name for name in names if not SCENARIOS[name].one_threshold]
+    all_of_them = [rules_part(study, name) for name in names]
+    for name in per_category:
+        all_of_them += [promises_part(study, name), zones_part(study, name)]
+    if {"no_adaptation", "threshold_only"} <= set(per_category):
+        all_of_them.append(mending_part(study))
+    if {"clean", "threshold_only"} <= set(per_category):
+        all_of_them.append(transfer_part(study))
+    return all_of_them
 
 
 def rules(study: Study, scenario: str) -> pd.DataFrame:
-    """``rules_part`` as rows."""
+    """``rules_part`` as rows of the tidy table."""
     return rules_part(study, scenario).rows()
 
 
 def promises(study: Study, *scenarios: str) -> pd.DataFrame:
-    """``promises_part`` of several scenarios as rows."""
+    """``promises_part`` of several scenarios as rows of the tidy table."""
     return pd.concat([promises_part(study, name).rows() for name in scenarios], ignore_index=True)
 
 
 def recommended(study: Study, scenario: str, method: str, category: str) -> pd.DataFrame:
-    """Conservative, balanced and aggressive: quantiles of all rules' thresholds (F123), judged on
-    test.
+    """A conservative, a balanced and an aggressive threshold, judged on test.
+
+    They are quantiles of the thresholds of all rules; see ``compare.recommend``.
+
+    Returns:
+        One row per choice: choice, threshold, recall, specificity.
+
+    Raises:
+        DataError: No rule can be used on the calibration images.
     """
-    table, test = (
-        rule_table(study, scenario, method, category),
-        tested(study, scenario, method, category),
-    )
+    table = rule_table(study, scenario, method, category)
+    test = tested(study, scenario, method, category)
     usable = table[table.refused.isna()]
     if usable.empty:
         raise DataError(
-            f"category '{category}': expected at least one usable threshold rule, found none"
+            f"category '{category}': expected at least one usable threshold rule, found none; "
+            "put more good images into the val split"
         )
-    values = recommend(dict(zip(usable.rule, usable.value, strict=True)))
-    judged = {
-        name: image_metrics(test.labels, test.image_scores, value) for name, value in values.items()
-    }
-    return pd.DataFrame(
-        [
-            {
-                "choice": name,
-                "threshold": values[name],
-                **{m: found[m] for m in ("recall", "specificity")},
-            }
-            for name, found in judged.items()
-        ]
-    )
+    rows = []
+    for name, value in recommend(dict(zip(usable.rule, usable.value, strict=True))).items():
+        judged = image_metrics(test.labels, test.image_scores, value)
+        rates = {rate: judged[rate] for rate in ("recall", "specificity")}
+        rows.append({"choice": name, "threshold": value, **rates})
+    return pd.DataFrame(rows)

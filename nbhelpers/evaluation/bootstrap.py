@@ -1,14 +1,14 @@
-"""Stratified bootstrap intervals of image and pixel metrics, paired differences, and score
-statistics.
+"""Stratified bootstrap intervals of image and pixel metrics, and statistics of scores.
 
 Percentile bootstrap (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, ch. 13).
-Images are drawn with replacement within good and within defect, so that every draw has the counts
-of the data. Pixels of one image are not independent: pixel metrics draw whole images. A draw is a
-row of weights (how often an image came up), and all draws go through `metrics.curve_metrics` at
-once.
+Images are drawn with replacement within good and within defect, so that every resample has the
+counts of the data. Pixel metrics draw whole images, because the pixels of one image are not
+independent. A resample is a row of weights (how often each image occurs), and all resamples go
+through ``metrics.curve_metrics`` at once.
 
-The resamples depend on the seed and on the labels alone: two prediction sets on the same images get
-the same resamples from the same seed, so the difference of their draws is the paired bootstrap.
+The resamples depend only on the seed and on the labels. Two sets of predictions on the same images
+have the same resamples for the same seed, so that the difference of their draws is the paired
+bootstrap.
 """
 
 from collections.abc import Iterator
@@ -22,6 +22,7 @@ from nbhelpers.evaluation.metrics import (
     FPR_LIMITS,
     IMAGE_METRICS,
     PIXEL_METRICS,
+    Array,
     check_maps,
     check_scores,
     confusion_rates,
@@ -31,16 +32,21 @@ from nbhelpers.evaluation.metrics import (
     trivial_f1,
 )
 
-Array = NDArray[np.float64]
 Seed = int | tuple[int, ...]
 
-CHUNK_VALUES = 1 << 20  # weights times bins that are held at once: 8 MiB an array
+CHUNK_VALUES = 1 << 20  # weights times bins that are held at once: 8 MiB per array
 
 
 def stratified_weights(strata: ArrayLike, draws: int, seed: Seed) -> Array:
-    """How often each of N images occurs in each resample, (draws, N); every stratum keeps its size.
+    """How often each image occurs in each resample; every stratum keeps its size.
 
-    strata (N,): the images' group (label, or has-a-defect).
+    Args:
+        strata: ``(N,)`` group of each image (its label, or whether it has a defect).
+        draws: Number of resamples.
+        seed: Seed of the resamples.
+
+    Returns:
+        ``(draws, N)`` counts.
     """
     strata, rng = np.asarray(strata), np.random.default_rng(seed)
     weights = np.zeros((draws, strata.size))
@@ -54,19 +60,27 @@ def stratified_weights(strata: ArrayLike, draws: int, seed: Seed) -> Array:
 
 
 def _chunks(rows: int, row_values: int) -> Iterator[slice]:
+    """Slices of ``rows`` rows with ``row_values`` values each, at most ``CHUNK_VALUES`` at once."""
     step = max(1, CHUNK_VALUES // row_values)
     return (slice(start, start + step) for start in range(0, rows, step))
 
 
 def percentile_interval(draws: ArrayLike, level: float = 0.95) -> tuple[float, float]:
-    """The central interval that holds `level` of the draws (R,)."""
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    """The central interval ``(low, high)`` that holds a share ``level`` of the draws ``(R,)``."""
+    low, high = np.quantile(np.asarray(draws), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
 def share_interval(hits: int, n: int, level: float = 0.95) -> tuple[float, float, float]:
-    """A share of n independent images and its exact interval (Clopper and Pearson 1934): share,
-    low, high.
+    """A share of independent images with its exact interval (Clopper and Pearson 1934).
+
+    Args:
+        hits: Number of images that count.
+        n: Number of all images, at least 1.
+        level: Level of the interval.
+
+    Returns:
+        The share, and the low and the high end of its interval.
     """
     interval = stats.binomtest(hits, n).proportion_ci(level, method="exact")
     return hits / n, float(interval.low), float(interval.high)
@@ -75,21 +89,33 @@ def share_interval(hits: int, n: int, level: float = 0.95) -> tuple[float, float
 def image_draws(
     labels: ArrayLike, scores: ArrayLike, threshold: ArrayLike, *, draws: int = 1000, seed: Seed
 ) -> dict[str, Array]:
-    """IMAGE_METRICS of each resample, (draws,) each; labels (N,) 0/1, scores (N,).
+    """``IMAGE_METRICS`` of each resample of the images.
 
-    threshold: one for all resamples, or one a resample (draws,), as `threshold_draws` gives them:
-    then the rates vary with the calibration images as well. The mean of several categories' draws
-    has the interval of their macro average. `trivial_f1` depends on the counts alone and is
-    constant. Raises DataError as `check_scores` does.
+    The mean of the draws of several categories has the interval of their macro average.
+    ``trivial_f1`` depends on the counts alone, so it is constant.
+
+    Args:
+        labels: ``(N,)``, 0 for good and 1 for defect images.
+        scores: ``(N,)`` raw image scores.
+        threshold: One for all resamples, or one per resample, ``(draws,)``, as
+            ``threshold_draws`` gives them; then the rates vary with the calibration images, too.
+        draws: Number of resamples.
+        seed: Seed of the resamples.
+
+    Returns:
+        Metric to its ``(draws,)`` values.
+
+    Raises:
+        DataError: See ``metrics.check_scores``.
     """
     defect, scores = check_scores(labels, scores)
     order = np.argsort(-scores, kind="stable")
-    ties = np.flatnonzero(
-        np.diff(-scores[order], prepend=-np.inf)
-    )  # where each distinct score starts
+    # where each distinct score starts
+    ties = np.flatnonzero(np.diff(-scores[order], prepend=-np.inf))
     weights = stratified_weights(defect, draws, seed)
     flagged = decide(scores, np.reshape(threshold, (-1, 1)))  # (1 or draws, N)
-    hits, alarms = ((weights * (flagged & part)).sum(axis=1) for part in (defect, ~defect))
+    hits = (weights * (flagged & defect)).sum(axis=1)
+    alarms = (weights * (flagged & ~defect)).sum(axis=1)
     rates = confusion_rates(tp=hits, fn=defect.sum() - hits, fp=alarms, tn=(~defect).sum() - alarms)
     curves = []
     for rows in _chunks(draws, scores.size):
@@ -100,7 +126,7 @@ def image_draws(
                 np.add.reduceat(ranked * ~defect[order], ties, axis=1),
             )
         )
-    curve = {name: np.concatenate([part[name] for part in curves]) for name in curves[0]}
+    curve = {name: np.concatenate([chunk[name] for chunk in curves]) for name in curves[0]}
     values = rates | {
         "image_auroc": curve["auroc"],
         "image_ap": curve["ap"],
@@ -111,20 +137,28 @@ def image_draws(
 
 
 def score_histograms(anomaly_maps: NDArray, masks: NDArray) -> tuple[Array, Array, Array]:
-    """Per-image histograms of pixel scores, highest first: defect, normal and region overlap, (N,
-    B) each.
+    """Histograms of the pixel scores of each image, the highest scores first.
 
-    At most 4097 bins between quantiles of the scores, so that outliers do not eat the grid. Half of
-    the edges are quantiles of the defect pixels; the others lie at false-positive rates of the
-    normal pixels: an eighth of all above 0.3, an eighth down to 0.05, a quarter below that,
-    log-spaced. Sums over images give the metrics of the pool to about 1e-4. Region overlap: what
-    each bin adds to the overlaps of the image's regions, so that a row sums to the number of its
-    regions.
+    There are at most 4097 bins between quantiles of the scores, so that outliers do not use up the
+    grid. Half of the edges are quantiles of the defect pixels. The others lie at false-positive
+    rates of the normal pixels: an eighth of all edges above 0.3, an eighth down to 0.05, and a
+    quarter below that, log-spaced. Metrics of sums over images are right to about 1e-4.
+
+    Args:
+        anomaly_maps: ``(N, H, W)`` raw maps.
+        masks: ``(N, H, W)``, 0 or 1.
+
+    Returns:
+        Three arrays ``(N, B)``: defect pixels, normal pixels, and what each bin adds to the
+        overlaps of the image's regions, so that a row sums to the number of its regions.
+
+    Raises:
+        DataError: See ``metrics.check_maps``.
     """
     anomaly_maps = np.asarray(anomaly_maps)
     defect = check_maps(anomaly_maps, masks)
     shares = region_shares(defect)[0]
-    normal, broken = np.sort(anomaly_maps[~defect]), np.sort(anomaly_maps[defect])
+    normal, defective = np.sort(anomaly_maps[~defect]), np.sort(anomaly_maps[defect])
     fine, coarse = FPR_LIMITS["aupro_005"], FPR_LIMITS["aupro"]
     fpr = np.concatenate(
         [
@@ -138,7 +172,7 @@ def score_histograms(anomaly_maps: NDArray, masks: NDArray) -> tuple[Array, Arra
             [
                 normal[np.clip(np.rint((1 - fpr) * normal.size), 0, normal.size - 1).astype(int)],
                 # The lowest defect score is an edge: perfect maps stay perfect on the grid.
-                broken[np.rint(np.linspace(0, broken.size - 1, 2048)).astype(int)],
+                defective[np.rint(np.linspace(0, defective.size - 1, 2048)).astype(int)],
             ]
         )
     )
@@ -158,30 +192,49 @@ def score_histograms(anomaly_maps: NDArray, masks: NDArray) -> tuple[Array, Arra
 def pixel_draws(
     anomaly_maps: NDArray, masks: NDArray, *, draws: int = 1000, seed: Seed
 ) -> dict[str, Array]:
-    """PIXEL_METRICS of each resample of whole images, (draws,) each; maps and 0/1 masks (N, H, W).
+    """``PIXEL_METRICS`` of each resample of whole images.
 
-    Stratified by whether the mask has a defect pixel. Raises DataError as `metrics.check_maps`
-    does.
+    The images are stratified by whether their mask has a defect pixel.
+
+    Args:
+        anomaly_maps: ``(N, H, W)`` raw maps.
+        masks: ``(N, H, W)``, 0 or 1.
+        draws: Number of resamples.
+        seed: Seed of the resamples.
+
+    Returns:
+        Metric to its ``(draws,)`` values.
+
+    Raises:
+        DataError: See ``metrics.check_maps``.
     """
     defect, normal, regions = score_histograms(anomaly_maps, masks)
     weights = stratified_weights(defect.any(axis=1), draws, seed)
-    parts = [
+    chunks = [
         curve_metrics(weights[rows] @ defect, weights[rows] @ normal, weights[rows] @ regions)
         for rows in _chunks(draws, defect.shape[1])
     ]
     return {
-        name: np.concatenate([part[name.removeprefix("pixel_")] for part in parts])
+        name: np.concatenate([chunk[name.removeprefix("pixel_")] for chunk in chunks])
         for name in PIXEL_METRICS
     }
 
 
 def score_summary(labels: ArrayLike, scores: ArrayLike) -> dict[str, float]:
-    """Statistics of raw image scores (N,) per class (good_*, defect_*) and of their separation.
+    """Statistics of the raw image scores of each class, and of their separation.
 
-    n, mean, std (n - 1), min, max, skew and excess kurtosis (NaN where a class has no spread);
-    `separation` is d' = (mean_defect - mean_good) / sqrt((var_defect + var_good) / 2), NaN without
-    any spread; `ks` and `ks_pvalue` are the two-sample Kolmogorov-Smirnov test. Raises DataError as
-    `check_scores` does.
+    Args:
+        labels: ``(N,)``, 0 for good and 1 for defect images.
+        scores: ``(N,)`` raw image scores.
+
+    Returns:
+        For each class (``good_``, ``defect_``): n, mean, std (n - 1), min, max, skew and excess
+        kurtosis, the last two NaN where the class has no spread. ``separation`` is
+        d' = (mean_defect - mean_good) / sqrt((var_defect + var_good) / 2), NaN without any spread.
+        ``ks`` and ``ks_pvalue`` are the two-sample Kolmogorov-Smirnov test.
+
+    Raises:
+        DataError: See ``metrics.check_scores``.
     """
     defect, scores = check_scores(labels, scores)
     groups = {"good": scores[~defect], "defect": scores[defect]}
@@ -205,16 +258,22 @@ def score_summary(labels: ArrayLike, scores: ArrayLike) -> dict[str, float]:
 
 
 def entry(value: float, draws: Array | None, n_images: int, level: float) -> dict[str, Any]:
-    """A value with the interval of its bootstrap sample (none without one), as the tidy table has
-    it.
+    """An entry of the tidy table whose interval comes from a bootstrap sample.
+
+    Args:
+        value: The value.
+        draws: Its bootstrap sample, ``(draws,)``; None gives no interval.
+        n_images: Number of images that it was measured on.
+        level: Level of the interval.
     """
-    return stated(
-        value, n_images, *((None, None) if draws is None else percentile_interval(draws, level))
-    )
+    if draws is None:
+        return stated(value, n_images)
+    low, high = percentile_interval(draws, level)
+    return stated(value, n_images, low, high)
 
 
 def stated(
     value: float, n_images: int, low: float | None = None, high: float | None = None
 ) -> dict[str, Any]:
-    """A value with an interval that is known already, or with none, as the tidy table has it."""
+    """An entry of the tidy table: a value, the ends of its interval or None, a number of images."""
     return {"value": float(value), "ci_low": low, "ci_high": high, "n_images": int(n_images)}

@@ -1,10 +1,10 @@
 """Are scores probabilities? A calibrator of raw image scores, reliability tables and the ECE.
 
-A raw score is a distance, not a probability. `platt` learns on the val split how likely a defect is
-at a score; `reliability_table` says whether that holds on the test split. The
-splits hold different shares of defects (val a fifth to two fifths, test more than half), and a
-probability depends on that share: convert it with `prior_shift`, or the gap between the two shares
-is taken for miscalibration.
+A raw score is a distance, not a probability. ``platt`` learns on the validation split how likely a
+defect is at a score, and ``reliability_table`` shows whether that holds on the test split. The
+splits have different shares of defects (val a fifth to two fifths, test more than half), and a
+probability depends on that share. It has to be converted by ``prior_shift``, or the difference of
+the two shares looks like miscalibration.
 """
 
 from collections.abc import Callable
@@ -22,22 +22,27 @@ from nbhelpers.evaluation.metrics import Array, check_scores
 
 @dataclass(frozen=True)
 class Calibrator:
-    """What one val split says of the probability of a defect at a raw image score.
+    """The probability of a defect at a raw image score, as one validation split shows it.
 
     Attributes:
-        prior: Share of defect images it was fitted on.
-        predict: Raw scores ``(N,)`` to probabilities ``(N,)`` at that prior.
+        prior: Share of defect images in that split.
+        predict: Maps raw scores ``(N,)`` to probabilities ``(N,)`` at that prior.
     """
 
     prior: float
     predict: Callable[[Array], Array]
 
     def probabilities(self, scores: ArrayLike, prior: float | None = None) -> Array:
-        """Probability of a defect (N,) of raw scores (N,), where a share `prior` of the images has
-        one.
+        """The probability of a defect at each score.
 
-        Without `prior` at the share of the val split. For a test split pass its own share of
-        defects: it follows from how the splits were made and says nothing of any single image.
+        Args:
+            scores: ``(N,)`` raw image scores.
+            prior: Share of the images that have a defect; by default that of the validation split.
+                For a test split pass its own share: it follows from how the splits were made and
+                tells nothing about a single image.
+
+        Returns:
+            ``(N,)``, in [0, 1].
         """
         probabilities = self.predict(np.asarray(scores, dtype=np.float64))
         return probabilities if prior is None else prior_shift(probabilities, self.prior, prior)
@@ -46,24 +51,32 @@ class Calibrator:
 def _check_spread(scores: Array) -> None:
     if np.ptp(scores) == 0:
         raise DataError(
-            f"expected scores that differ, found {scores[0]:g} for all {scores.size} images; refit the detector"
+            f"expected scores that differ, found {scores[0]:g} for all {scores.size} images; "
+            "refit the detector"
         )
 
 
 def platt(val_labels: ArrayLike, val_scores: ArrayLike) -> Calibrator:
-    """A sigmoid of the score, fitted on val labels (N,) 0/1 and raw scores (N,); order is kept.
+    """Fit a sigmoid of the score, which keeps the order of the scores.
 
-    J. Platt, "Probabilistic outputs for support vector machines", 1999, with his targets (n1 + 1) /
-    (n1 + 2) and 1 / (n0 + 2) in place of 1 and 0: the slope stays finite where val is separated
-    perfectly, and no image is called certain on the word of a few dozen. Raises DataError as
-    `check_scores` does, and where all scores are equal.
+    J. Platt, "Probabilistic outputs for support vector machines", 1999. His targets
+    (n1 + 1) / (n1 + 2) and 1 / (n0 + 2) take the place of 1 and 0, so that the slope stays finite
+    where the classes are separated perfectly, and no image is called certain after only a few
+    dozen were seen.
+
+    Args:
+        val_labels: ``(N,)``, 0 for good and 1 for defect images of the validation split.
+        val_scores: ``(N,)`` raw image scores.
+
+    Raises:
+        DataError: All scores are equal, or see ``metrics.check_scores``.
     """
     defect, scores = check_scores(val_labels, val_scores)
     _check_spread(scores)
     centre, scale = scores.mean(), scores.std()
     target = np.where(defect, (defect.sum() + 1) / (defect.sum() + 2), 1 / ((~defect).sum() + 2))
-    # A target between 0 and 1 is an image that is both, by parts. C = inf: Platt's targets
-    # regularise already.
+    # A target between 0 and 1 stands for an image of both classes, with weights. C is inf because
+    # Platt's targets regularise already.
     standard = ((scores - centre) / scale)[:, None]
     model = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000).fit(
         np.concatenate([standard, standard]),
@@ -77,18 +90,28 @@ def platt(val_labels: ArrayLike, val_scores: ArrayLike) -> Calibrator:
 
 
 def prior_shift(probabilities: ArrayLike, prior_from: float, prior_to: float) -> Array:
-    """Probabilities (N,) at one share of defects as they are at another, where good and defect look
-    the same.
+    """Convert probabilities from one share of defects to another.
 
-    Saerens, Latinne and Decaestecker, "Adjusting the outputs of a classifier to new a priori
-    probabilities", Neural Computation 2002: the odds change as the odds of the shares do. Raises
-    DataError for a share outside (0, 1) or a probability outside [0, 1].
+    The odds change as the odds of the shares do, if good and defect images look the same as before
+    (Saerens, Latinne and Decaestecker, "Adjusting the outputs of a classifier to new a priori
+    probabilities", Neural Computation 2002).
+
+    Args:
+        probabilities: ``(N,)``, at the share ``prior_from``.
+        prior_from: Share of defects that the probabilities are for.
+        prior_to: Share of defects that they are converted to.
+
+    Returns:
+        ``(N,)``, in [0, 1].
+
+    Raises:
+        DataError: A share is outside (0, 1), or a probability is outside [0, 1].
     """
     probabilities = np.asarray(probabilities, dtype=np.float64)
     if not (0 < prior_from < 1 and 0 < prior_to < 1):
         raise DataError(
-            f"expected shares of defects between 0 and 1, found {prior_from} and {prior_to}; both splits need "
-            "good and defect images"
+            f"expected shares of defects between 0 and 1, found {prior_from} and {prior_to}; both "
+            "splits need good and defect images"
         )
     _check_range(probabilities)
     defect = probabilities * (prior_to / prior_from)
@@ -97,10 +120,11 @@ def prior_shift(probabilities: ArrayLike, prior_from: float, prior_to: float) ->
 
 
 def _check_range(probabilities: Array) -> None:
-    if not ((probabilities >= 0) & (probabilities <= 1)).all():  # NaN is not either
+    if not ((probabilities >= 0) & (probabilities <= 1)).all():  # NaN is neither
         raise DataError(
-            f"expected probabilities in [0, 1], found {np.min(probabilities):g} to {np.max(probabilities):g}; "
-            "raw scores are none: fit `platt` on the val split first"
+            f"expected probabilities in [0, 1], found {np.min(probabilities):g} to "
+            f"{np.max(probabilities):g}; "
+            "raw scores are not probabilities: fit `platt` on the val split first"
         )
 
 
@@ -125,13 +149,22 @@ def _binned(labels: ArrayLike, probabilities: ArrayLike, bins: int) -> pd.DataFr
 def reliability_table(
     labels: ArrayLike, probabilities: ArrayLike, bins: int = 10, level: float = 0.95
 ) -> pd.DataFrame:
-    """Said against seen: a row for each bin that holds an image; labels (N,) 0/1, probabilities
-    (N,).
+    """Compare predicted probabilities with the observed share of defects.
 
-    Columns: bin (0 to bins - 1, of equal width; bin k holds k / bins < p <= (k + 1) / bins, bin 0
-    also p = 0), n (images), mean_probability (said), observed (share of defects), ci_low and
-    ci_high (its Clopper-Pearson interval). Raises DataError as `check_scores` does, and for a
-    probability outside [0, 1].
+    Args:
+        labels: ``(N,)``, 0 for good and 1 for defect images.
+        probabilities: ``(N,)`` predicted probabilities of a defect.
+        bins: Number of bins of equal width.
+        level: Level of the intervals.
+
+    Returns:
+        One row per bin that holds an image. Columns: bin (0 to bins - 1; bin k holds
+        k / bins < p <= (k + 1) / bins, and bin 0 also p = 0), n (images), mean_probability
+        (predicted), observed (share of defects), ci_low and ci_high (its Clopper-Pearson
+        interval).
+
+    Raises:
+        DataError: A probability is outside [0, 1], or see ``metrics.check_scores``.
     """
     table = _binned(labels, probabilities, bins)
     intervals = [
@@ -146,13 +179,22 @@ def reliability_table(
 def expected_calibration_error(
     labels: ArrayLike, probabilities: ArrayLike, bins: int = 10
 ) -> float:
-    """Mean distance between said and seen in the bins of `reliability_table`, weighted by their
-    images.
+    """The mean distance of predicted and observed shares, weighted by the images of each bin.
 
-    In [0, 1]; the bins are of equal width, and another number of bins gives another value. Chance
-    alone makes it positive: with N images in B filled bins of calibrated probabilities it is about
-    0.3 sqrt(B / N), so 0.1 for 80 images and 10 bins. Compare it at the same N only. Raises as
-    `reliability_table`.
+    The bins are those of ``reliability_table``, and another number of bins gives another value.
+    Chance alone makes it positive: with N images in B filled bins of calibrated probabilities it is
+    about 0.3 sqrt(B / N), so 0.1 for 80 images and 10 bins. Compare it at the same N only.
+
+    Args:
+        labels: ``(N,)``, 0 for good and 1 for defect images.
+        probabilities: ``(N,)`` predicted probabilities of a defect.
+        bins: Number of bins of equal width.
+
+    Returns:
+        A number in [0, 1].
+
+    Raises:
+        DataError: See ``reliability_table``.
     """
     table = _binned(labels, probabilities, bins)
     return float(np.average((table.observed - table.mean_probability).abs(), weights=table.n))

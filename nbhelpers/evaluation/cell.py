@@ -1,10 +1,9 @@
-"""A scenario is a row of a table: what the model was fitted on, where the threshold and the test
-images come from.
+"""Evaluate a cell: one method on one category in one scenario.
 
-A cell (one method, one category, one scenario) is evaluated once: values, and a bootstrap sample of
-each metric. Everything else about uncertainty is arithmetic on those samples: a macro average is
-the mean of its categories' samples, and two cells on the same images (or their shifted twins) have
-the same resamples, so that the difference of their samples is the paired bootstrap.
+A cell is evaluated once, and gives values and a bootstrap sample of each metric. Everything else
+about uncertainty is arithmetic on those samples. A macro average is the mean of its categories'
+samples. Two cells on the same images (or on their shifted twins) have the same resamples, so that
+the difference of their samples is the paired bootstrap.
 """
 
 from __future__ import annotations
@@ -18,12 +17,13 @@ import numpy as np
 from nbhelpers.config.sections import EvaluationConfig
 from nbhelpers.errors import DataError
 from nbhelpers.evaluation.aupimo import mean_aupimo_draws, per_image_aupimo
-from nbhelpers.evaluation.bootstrap import Array, entry, image_draws, pixel_draws
+from nbhelpers.evaluation.bootstrap import entry, image_draws, pixel_draws
 from nbhelpers.evaluation.calibration import expected_calibration_error, platt
 from nbhelpers.evaluation.metrics import (
     IMAGE_METRICS,
     PIXEL_METRICS,
     RATE_METRICS,
+    Array,
     image_metrics,
     pixel_metrics,
 )
@@ -35,9 +35,7 @@ Draws = dict[str, Array]
 
 
 def draw_seed(seed: int, category: str) -> tuple[int, int]:
-    """Seed of a category's resamples: its own, so that categories are redrawn independently of one
-    another.
-    """
+    """The seed of a category's resamples, so that categories are redrawn independently."""
     return seed, zlib.crc32(category.encode())
 
 
@@ -47,32 +45,39 @@ def evaluate(
     settings: EvaluationConfig,
     seed: tuple[int, ...],
 ) -> tuple[dict[str, Any], Draws]:
-    """Calibrate on ``vals``, measure on ``test``: every metric with its interval and image count.
+    """Calibrate the threshold on ``vals`` and measure every metric on ``test``.
 
-    Image metrics count all test images, and their intervals redraw test and calibration images.
-    Pixel metrics count those whose pixel labels are known, good images included; without any mask
-    they are skipped, and ``pixel_skipped`` says so.
+    Image metrics use all test images, and their intervals redraw test and calibration images.
+    Pixel metrics use the images whose pixel labels are known, good images included. Without any
+    mask they are skipped, and ``pixel_skipped`` gives the reason.
 
     Args:
-        vals: Validation predictions; several (of all categories, by one model) calibrate one
+        vals: Validation predictions; those of several categories, by one model, calibrate one
             threshold.
         test: Test predictions.
-        settings: Rule, draws and level.
+        settings: Rule, number of draws, and level.
         seed: See ``draw_seed``.
 
     Returns:
-        First ``threshold`` (see ``Threshold.to_dict``), ``metrics`` (name to value, ci_low,
-        ci_high, n_images), ``pixel_skipped`` and ``aupimo_skipped`` (reason, or None), ``left_out``
-        (ids of images left out of pixel metrics). Second the bootstrap sample of each metric,
-        ``(draws,)``, and ``aupimo_per_image`` ``(N,)``, NaN where it has none.
+        First a dictionary: ``threshold`` (see ``Threshold.to_dict``), ``metrics`` (name to value,
+        ci_low, ci_high, n_images), ``pixel_skipped`` and ``aupimo_skipped`` (a reason, or None),
+        ``left_out`` (ids of the images that pixel metrics leave out). Second the bootstrap sample
+        of each metric, ``(draws,)``, and ``aupimo_per_image``, ``(N,)``, NaN for an image that has
+        none.
+
+    Raises:
+        ConfigError: The rule does not exist.
+        DataError: The images are not those that the rule or the metrics need.
     """
     labels = np.concatenate([val.labels for val in vals])
     scores = np.concatenate([val.image_scores for val in vals])
     threshold = calibrate_threshold(labels, scores, settings.threshold_rule)
-    size = {"draws": settings.bootstrap_draws}
-    moved = threshold_draws(labels, scores, settings.threshold_rule, **size, seed=(*seed, 1))
-    draws: Draws = {"threshold": moved}
-    draws |= image_draws(test.labels, test.image_scores, moved, **size, seed=seed)
+    size = settings.bootstrap_draws
+    thresholds = threshold_draws(
+        labels, scores, settings.threshold_rule, draws=size, seed=(*seed, 1)
+    )
+    draws: Draws = {"threshold": thresholds}
+    draws |= image_draws(test.labels, test.image_scores, thresholds, draws=size, seed=seed)
     values = {"threshold": threshold.value} | {
         name: value
         for name, value in image_metrics(test.labels, test.image_scores, threshold.value).items()
@@ -84,7 +89,9 @@ def evaluate(
     )
     values["ece"] = expected_calibration_error(test.labels, probabilities)
     counts["ece"] = len(test)
-    seen, skipped, aupimo_skipped = test.subset(test.pixel_valid), None, None
+    seen = test.subset(test.pixel_valid)
+    skipped: str | None = None
+    aupimo_skipped: str | None = None
     if seen.masks.any():
         pixel_values, pixel_sample, per_image = evaluate_pixels(seen, settings, seed)
         values, draws = values | pixel_values, draws | pixel_sample
@@ -118,36 +125,48 @@ def evaluate(
 def evaluate_pixels(
     seen: Predictions, settings: EvaluationConfig, seed: tuple[int, ...]
 ) -> tuple[dict[str, float], Draws, Array | str]:
-    """PIXEL_METRICS and mean AUPIMO of images whose pixel labels are known, their samples, AUPIMO
-    of each image.
+    """``PIXEL_METRICS`` and mean AUPIMO.
 
-    Where the good images are too few for AUPIMO it is left out, and the third is the reason.
+    Args:
+        seen: Predictions of images whose pixel labels are known.
+        settings: Number of draws.
+        seed: See ``draw_seed``.
+
+    Returns:
+        The values, their bootstrap samples, and the AUPIMO of each image, ``(N,)``. Where AUPIMO
+        cannot be computed (too few good images, say) it is left out, and the third is the reason.
+
+    Raises:
+        DataError: See ``metrics.check_maps``.
     """
-    size = {"draws": settings.bootstrap_draws, "seed": seed}
+    size = settings.bootstrap_draws
     values = {
         name: value
         for name, value in pixel_metrics(seen.anomaly_maps, seen.masks).items()
         if name in PIXEL_METRICS
     }
-    draws = pixel_draws(seen.anomaly_maps, seen.masks, **size)
+    draws = pixel_draws(seen.anomaly_maps, seen.masks, draws=size, seed=seed)
     try:
         per_image = per_image_aupimo(seen.anomaly_maps, seen.masks)
     except DataError as reason:  # a finding about these images, stored with the cell
         return values, draws, str(reason)
-    draws["aupimo"] = mean_aupimo_draws(per_image, **size)
+    draws["aupimo"] = mean_aupimo_draws(per_image, draws=size, seed=seed)
     return values | {"aupimo": float(np.nanmean(per_image))}, draws, per_image
 
 
 def macro(cells: Sequence[tuple[dict[str, Any], Draws]], level: float) -> dict[str, dict[str, Any]]:
-    """Macro averages over categories with their intervals; of rates only: thresholds and counts
-    have no mean.
+    """Macro averages over categories, with their intervals.
 
-    A metric that one category lacks (no masks, say) is left out: a mean of fewer categories would
-    be read as a mean of all.
+    Only rates are averaged: a mean threshold or a mean count means nothing. A metric that one
+    category lacks (without masks, say) is left out, because a mean of fewer categories would be
+    read as a mean of all.
 
     Args:
-        cells: What ``evaluate`` gave for each category; each was redrawn on its own.
-        level: Of the intervals.
+        cells: What ``evaluate`` gave for each category; each was redrawn independently.
+        level: Level of the intervals.
+
+    Returns:
+        Metric to its entry of the tidy table.
     """
     shared = [
         name for name in RATE_METRICS if all(name in result["metrics"] for result, _ in cells)
@@ -157,9 +176,9 @@ def macro(cells: Sequence[tuple[dict[str, Any], Draws]], level: float) -> dict[s
     means = {name: np.mean([draws[name] for _, draws in cells], axis=0) for name in sampled}
     return {
         name: entry(
-            np.mean([part["value"] for part in entries[name]]),
+            float(np.mean([each["value"] for each in entries[name]])),
             means.get(name),
-            sum(part["n_images"] for part in entries[name]),
+            sum(each["n_images"] for each in entries[name]),
             level,
         )
         for name in shared
@@ -172,30 +191,37 @@ def difference(
     counts: Mapping[str, int],
     level: float,
 ) -> tuple[dict[str, dict[str, Any]], Draws]:
-    """``after`` minus ``before`` of every metric in ``counts`` that both have a sample of, with
-    paired intervals.
+    """``after`` minus ``before``, with paired intervals.
 
     Args:
-        before: Values, and samples of the same resamples: image i and its twin i are redrawn
-            together.
-        after: The same of the other side.
-        counts: Metric to its number of images.
-        level: Of the intervals.
+        before: Values and bootstrap samples. Both sides have the same resamples: image i and its
+            twin i are redrawn together.
+        after: Values and bootstrap samples of the other side.
+        counts: Metric to its number of images; a metric that one side has no sample of is left
+            out.
+        level: Level of the intervals.
+
+    Returns:
+        Metric to its entry of the tidy table, and the bootstrap samples of the differences.
     """
-    shared = [name for name in counts if name in before[1] and name in after[1]]
-    draws = {name: after[1][name] - before[1][name] for name in shared}
+    (values_before, draws_before), (values_after, draws_after) = before, after
+    shared = [name for name in counts if name in draws_before and name in draws_after]
+    draws = {name: draws_after[name] - draws_before[name] for name in shared}
     return {
-        name: entry(after[0][name] - before[0][name], draws[name], counts[name], level)
+        name: entry(values_after[name] - values_before[name], draws[name], counts[name], level)
         for name in shared
     }, draws
 
 
 def check_twins(before: Sequence[str], after: Sequence[str]) -> None:
-    """Raises DataError where two lists of clean source ids are not the same images in the same
-    order.
+    """Check that two lists of clean source ids are the same images in the same order.
+
+    Raises:
+        DataError: They are not.
     """
     if list(before) != list(after):
         raise DataError(
-            f"expected twins of the same images in the same order, found {len(before)} and {len(after)} images that "
+            f"expected twins of the same images in the same order, found {len(before)} and "
+            f"{len(after)} images that "
             "differ; delete the stored shifted images and predictions, and run again"
         )

@@ -1,10 +1,10 @@
 """Image-level and pixel-level detection metrics on raw scores, exact and in float64.
 
-One kernel, `curve_metrics`, turns counts per score bin into AUROC, AP, best F1 and AUPRO. The exact
-pixel metrics feed it one bin per distinct score that matters; the bootstrap (statistics.py) feeds
-it a fine grid. AUPRO: Bergmann et al., "The MVTec Anomaly Detection Dataset", IJCV 2021, sec. 4.1;
-equal to anomalib 2.7's exact AUPRO (the tests hold the two together), without sorting all pixels
-once a metric.
+One kernel, ``curve_metrics``, turns counts per score bin into AUROC, AP, best F1 and AUPRO. The
+exact pixel metrics give it one bin per distinct score that matters, and the bootstrap
+(``bootstrap``) gives it a fine grid. AUPRO: Bergmann et al., "The MVTec Anomaly Detection Dataset",
+IJCV 2021, sec. 4.1. It equals the exact AUPRO of anomalib 2.7 (a test compares the two), but the
+pixels are not sorted once per metric.
 """
 
 import cv2
@@ -29,8 +29,7 @@ IMAGE_METRICS = (
     "f1_max",
 )
 PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "pixel_f1", "aupro", "aupro_005")
-# What may be averaged over categories; thresholds and counts (tp, tn, fp, fn, regions, ...) may
-# not.
+# The metrics that may be averaged over categories; thresholds and counts may not.
 RATE_METRICS = (*IMAGE_METRICS, "ece", *PIXEL_METRICS, "aupimo")
 
 # AUPRO's limits of the false-positive rate: 0.3 as in MVTec AD, 0.05 as in MVTec AD 2.
@@ -38,10 +37,18 @@ FPR_LIMITS = {"aupro": 0.3, "aupro_005": 0.05}
 
 
 def check_images(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], Array]:
-    """Labels (N,) 0/1 and scores (N,) as bool and float64 arrays.
+    """Check labels and scores, and convert them to bool and float64 arrays.
 
-    Raises DataError where the two do not match, there is none, a label is not 0 or 1, or a score is
-    not finite.
+    Args:
+        labels: ``(N,)``, 0 for good and 1 for defect images.
+        scores: ``(N,)`` raw image scores.
+
+    Returns:
+        Whether each image is a defect, ``(N,)``, and the scores ``(N,)``.
+
+    Raises:
+        DataError: The two do not match, there is no image, a label is not 0 or 1, or a score is
+            not finite.
     """
     labels, scores = np.asarray(labels), np.asarray(scores, dtype=np.float64)
     if labels.ndim != 1 or labels.size == 0 or labels.shape != scores.shape:
@@ -50,49 +57,70 @@ def check_images(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_
             f"{scores.shape}; pass the labels and image_scores of one Predictions"
         )
     if not np.isin(labels, (0, 1)).all():
-        found = np.unique(labels)[:5].tolist()
+        values = np.unique(labels)[:5].tolist()
         raise DataError(
-            f"expected labels 0 (good) and 1 (defect), found {found}; map the labels first"
+            f"expected labels 0 (good) and 1 (defect), found {values}; map the labels first"
         )
     if not np.isfinite(scores).all():
         bad = np.flatnonzero(~np.isfinite(scores))
         raise DataError(
-            f"expected finite scores, found {bad.size} of {scores.size} that are not, the first at position "
-            f"{bad[0]} ({scores[bad[0]]}); look at that image and refit the detector"
+            f"expected finite scores, found {bad.size} of {scores.size} that are not, the first "
+            f"at position {bad[0]} ({scores[bad[0]]}); look at that image and refit the detector"
         )
     return labels.astype(bool), scores
 
 
 def check_scores(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], Array]:
-    """As `check_images`; raises DataError also where one of the two classes is missing.
+    """As ``check_images``, and check that there are images of both classes.
 
-    No ranking metric and no calibration on both classes is defined then.
+    Without both, ranking metrics and rules that need both classes are not defined.
+
+    Raises:
+        DataError: See ``check_images``, or one of the classes is missing.
     """
     defect, scores = check_images(labels, scores)
     n_defect = int(defect.sum())
     if n_defect in (0, defect.size):
         raise DataError(
-            f"expected good and defect images, found {defect.size - n_defect} good and {n_defect} defect; "
-            "put both classes into this split"
+            f"expected good and defect images, found {defect.size - n_defect} good and {n_defect} "
+            "defect; put both classes into this split"
         )
     return defect, scores
 
 
-def decide(scores: ArrayLike, threshold: float) -> NDArray[np.bool_]:
-    """The study's one decision rule: anomalous where score >= threshold, compared in float64.
+def decide(scores: ArrayLike, threshold: float | NDArray) -> NDArray[np.bool_]:
+    """The study's one decision rule: anomalous where score >= threshold.
 
-    In float64, because numpy would round a Python float to float32 scores' precision first, and
-    that can move the threshold onto the score below it.
+    The two are compared in float64. numpy would first round a Python float to the precision of
+    float32 scores, which can move the threshold onto the score below it.
+
+    Args:
+        scores: Raw image scores.
+        threshold: One threshold, or an array that broadcasts against the scores.
+
+    Returns:
+        Whether each score is anomalous.
     """
     return np.asarray(scores, dtype=np.float64) >= threshold
 
 
 def confusion_rates(tp: ArrayLike, tn: ArrayLike, fp: ArrayLike, fn: ArrayLike) -> dict[str, Array]:
-    """The rates of confusion counts (scalars or arrays of one shape); 0 where a denominator is 0."""
+    """The rates of confusion counts.
+
+    Args:
+        tp: True positives, a scalar or an array.
+        tn: True negatives, of the same shape.
+        fp: False positives, of the same shape.
+        fn: False negatives, of the same shape.
+
+    Returns:
+        f1, accuracy, precision, recall, specificity and balanced_accuracy, each of that shape; 0
+        where a denominator is 0.
+    """
     tp, tn, fp, fn = (np.asarray(count, dtype=np.float64) for count in (tp, tn, fp, fn))
 
-    def share(part: Array, whole: Array) -> Array:
-        return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+    def share(count: Array, total: Array) -> Array:
+        return np.divide(count, total, out=np.zeros_like(count), where=total > 0)
 
     recall, specificity = share(tp, tp + fn), share(tn, tn + fp)
     return {
@@ -106,12 +134,18 @@ def confusion_rates(tp: ArrayLike, tn: ArrayLike, fp: ArrayLike, fn: ArrayLike) 
 
 
 def image_metrics(labels: ArrayLike, scores: ArrayLike, threshold: float) -> dict[str, float]:
-    """IMAGE_METRICS and the counts tp, tn, fp, fn of N images' raw scores (N,) against labels (N,)
-    0/1.
+    """``IMAGE_METRICS`` and the counts tp, tn, fp and fn of raw image scores.
 
-    `trivial_f1` is the F1 of calling everything anomalous, the bar that an F1 has to clear;
-    `f1_max` is an oracle: the best F1 that any threshold could reach on these very images. Raises
-    DataError as `check_scores` does, and for a threshold that is not finite.
+    ``trivial_f1`` is the F1 of calling every image anomalous, which an F1 has to exceed to mean
+    anything. ``f1_max`` is an oracle: the best F1 that any threshold could reach on these images.
+
+    Args:
+        labels: ``(N,)``, 0 for good and 1 for defect images.
+        scores: ``(N,)`` raw image scores.
+        threshold: The threshold of the decisions.
+
+    Raises:
+        DataError: The threshold is not finite, or see ``check_scores``.
     """
     defect, scores = check_scores(labels, scores)
     if not np.isfinite(threshold):
@@ -138,7 +172,7 @@ def image_metrics(labels: ArrayLike, scores: ArrayLike, threshold: float) -> dic
 
 
 def trivial_f1(labels: ArrayLike) -> float:
-    """F1 of calling every image anomalous: 2P / (N + P) for P defect images among N."""
+    """The F1 of calling every image anomalous: 2P / (N + P) for P defect images among N."""
     labels = np.asarray(labels)
     return float(2 * labels.sum() / (labels.size + labels.sum()))
 
@@ -146,13 +180,19 @@ def trivial_f1(labels: ArrayLike) -> float:
 def curve_metrics(
     defect: ArrayLike, normal: ArrayLike, regions: ArrayLike | None = None
 ) -> dict[str, Array]:
-    """Exact metrics of binned scores; bins run from the highest score to the lowest along the last
-    axis.
+    """Exact metrics of binned scores.
 
-    defect, normal (..., B): how many positives and negatives (weighted, where resampled) each bin
-    holds; the scores within one bin count as tied. regions (..., B): what each bin adds to the sum
-    of all regions' overlaps. Returns (...)-shaped "auroc", "ap" (step-wise, as scikit-learn) and
-    "f1" (the best one), and with regions also "aupro" and "aupro_005".
+    The bins run from the highest score to the lowest along the last axis, and the scores within
+    one bin count as tied.
+
+    Args:
+        defect: ``(..., B)``, the number of positives in each bin (weighted, if resampled).
+        normal: ``(..., B)``, the number of negatives in each bin.
+        regions: ``(..., B)``, what each bin adds to the sum of all regions' overlaps.
+
+    Returns:
+        ``auroc``, ``ap`` (step-wise, as scikit-learn computes it) and ``f1`` (the best one), and
+        with regions also ``aupro`` and ``aupro_005``; each of shape ``(...)``.
     """
     defect, normal = np.asarray(defect, dtype=np.float64), np.asarray(normal, dtype=np.float64)
     tp, fp = np.cumsum(defect, axis=-1), np.cumsum(normal, axis=-1)
@@ -173,33 +213,47 @@ def curve_metrics(
 
 
 def area_to_limit(x: Array, y: Array, limit: Array) -> Array:
-    """Area under the piecewise linear curve from (0, 0) through (x, y) up to x = limit, divided by
-    limit.
+    """The area under a curve up to a limit, divided by the limit.
 
-    x, y (..., B), x ascending from >= 0 to beyond the limit (..., 1); linear interpolation at the
-    limit. x is in counts and not in rates, so that a perfect curve gives 1.0 and not 1 - 1e-16.
+    The curve is piecewise linear from (0, 0) through (x, y), also at the limit. x is in counts and
+    not in rates, so that a perfect curve gives 1.0 and not 1 - 1e-16.
+
+    Args:
+        x: ``(..., B)``, ascending from 0 or more to beyond the limit.
+        y: ``(..., B)``.
+        limit: ``(..., 1)``, in the unit of x.
+
+    Returns:
+        ``(...)``.
     """
     start = np.zeros_like(x[..., :1])
-    x0, y0 = (
-        np.concatenate([start, x[..., :-1]], axis=-1),
-        np.concatenate([start, y[..., :-1]], axis=-1),
-    )
+    x0 = np.concatenate([start, x[..., :-1]], axis=-1)
+    y0 = np.concatenate([start, y[..., :-1]], axis=-1)
     width = np.minimum(x, limit) - np.minimum(x0, limit)
-    inside = np.divide(
-        width, x - x0, out=np.zeros_like(x), where=x > x0
-    )  # share of the segment that counts
+    # the share of each segment that lies below the limit
+    inside = np.divide(width, x - x0, out=np.zeros_like(x), where=x > x0)
     return (width * (y0 + (y - y0) * inside / 2)).sum(-1) / limit[..., 0]
 
 
-def check_maps(anomaly_maps: NDArray, masks: NDArray) -> NDArray[np.bool_]:
-    """The masks (N, H, W) as bool, after a check that they fit the maps; raises DataError where
-    not.
+def check_maps(anomaly_maps: ArrayLike, masks: ArrayLike) -> NDArray[np.bool_]:
+    """Check that masks fit anomaly maps, and convert the masks to bool.
+
+    Args:
+        anomaly_maps: ``(N, H, W)`` raw maps.
+        masks: ``(N, H, W)``, 0 or 1.
+
+    Returns:
+        ``(N, H, W)``, whether each pixel is a defect.
+
+    Raises:
+        DataError: The shapes differ, a mask holds another value than 0 and 1, all pixels are of
+            one class, or a map is not finite.
     """
     anomaly_maps, masks = np.asarray(anomaly_maps), np.asarray(masks)
     if anomaly_maps.ndim != 3 or anomaly_maps.shape != masks.shape:
         raise DataError(
-            f"expected anomaly maps and masks of one shape (N, H, W), found {anomaly_maps.shape} and "
-            f"{masks.shape}; resize the masks to the maps"
+            f"expected anomaly maps and masks of one shape (N, H, W), found {anomaly_maps.shape} "
+            f"and {masks.shape}; resize the masks to the maps"
         )
     defect = masks.astype(bool)
     if not (masks == defect).all():
@@ -209,8 +263,8 @@ def check_maps(anomaly_maps: NDArray, masks: NDArray) -> NDArray[np.bool_]:
     n_defect = int(defect.sum())
     if n_defect in (0, defect.size):
         raise DataError(
-            f"expected normal and defect pixels, found {defect.size - n_defect} normal and {n_defect} "
-            "defect; without masks leave the pixel metrics out and say so"
+            f"expected normal and defect pixels, found {defect.size - n_defect} normal and "
+            f"{n_defect} defect; without masks leave the pixel metrics out and say so"
         )
     if not np.isfinite(anomaly_maps).all():
         image = int(np.flatnonzero(~np.isfinite(anomaly_maps).all(axis=(1, 2)))[0])
@@ -221,11 +275,16 @@ def check_maps(anomaly_maps: NDArray, masks: NDArray) -> NDArray[np.bool_]:
 
 
 def region_shares(defect: NDArray[np.bool_]) -> tuple[Array, NDArray[np.int64]]:
-    """Each defect pixel's share 1/size of its region (n_defect,), in C order, and the regions per
-    image (N,).
+    """The share that each defect pixel has of its region, and the number of regions per image.
 
-    A region is an 8-connected component of one image's mask (N, H, W), as in anomalib (OpenCV's
-    default).
+    A region is an 8-connected component of one image's mask, as in anomalib (OpenCV's default).
+
+    Args:
+        defect: ``(N, H, W)``, whether each pixel is a defect.
+
+    Returns:
+        1 / size of its region for each defect pixel in C order, ``(n_defect,)``, and the number of
+        regions, ``(N,)``.
     """
     shares, n_regions = [np.zeros(0)], np.zeros(len(defect), dtype=np.int64)
     for i in np.flatnonzero(defect.any(axis=(1, 2))):
@@ -236,32 +295,39 @@ def region_shares(defect: NDArray[np.bool_]) -> tuple[Array, NDArray[np.int64]]:
 
 
 def pixel_metrics(anomaly_maps: NDArray, masks: NDArray) -> dict[str, float]:
-    """PIXEL_METRICS and `regions`, the number of defect regions, of raw maps and 0/1 masks, (N, H,
-    W) each.
+    """``PIXEL_METRICS`` and ``regions``, the number of defect regions.
 
-    Pass *all* test images, the good ones too: their pixels count for every false-positive rate.
-    `pixel_f1` is the best F1 over all thresholds (an oracle). All are exact, ties included. Raises
-    DataError as `check_maps` does, so also where no pixel is a defect: the caller leaves pixel
-    metrics out, and says so.
+    All are exact, ties included. ``pixel_f1`` is the best F1 over all thresholds (an oracle).
+
+    Args:
+        anomaly_maps: ``(N, H, W)`` raw maps of *all* test images. Good images belong to them,
+            because their pixels count for every false-positive rate.
+        masks: ``(N, H, W)``, 0 or 1.
+
+    Raises:
+        DataError: See ``check_maps``. Where no pixel is a defect, the caller should leave out pixel
+            metrics and say so.
     """
     anomaly_maps = np.asarray(anomaly_maps)
     defect = check_maps(anomaly_maps, masks)
     shares, n_regions = region_shares(defect)
-    # Every curve changes its slope only at scores of defect pixels, so that only those (a few
-    # percent of all) need an argsort; of the many normal pixels a plain sort and their ranks are
+    # Every curve changes its slope only at scores of defect pixels, so that only these (a few
+    # percent of all) need an argsort; for the many normal pixels a plain sort and their ranks are
     # enough.
     normal = np.sort(anomaly_maps[~defect])
-    scores, place, counts = np.unique(anomaly_maps[defect], return_inverse=True, return_counts=True)
-    # Two bins a distinct defect score s, from the highest: the normals between s and the next
-    # higher defect score, then all that is tied at s; one last bin for the normals below every
-    # defect.
+    scores, score_index, counts = np.unique(
+        anomaly_maps[defect], return_inverse=True, return_counts=True
+    )
+    # There are two bins per distinct defect score s, from the highest: the normal pixels between s
+    # and the next higher defect score, then all pixels tied at s. One last bin holds the normal
+    # pixels below every defect.
     passed = np.empty(2 * scores.size + 1)  # normals at or above the end of each bin
     passed[0:-1:2] = normal.size - np.searchsorted(normal, scores[::-1], side="right")
     passed[1::2] = normal.size - np.searchsorted(normal, scores[::-1], side="left")
     passed[-1] = normal.size
     tied, overlap = np.zeros_like(passed), np.zeros_like(passed)
     tied[1::2] = counts[::-1]
-    overlap[1::2] = np.bincount(place, weights=shares)[::-1]
+    overlap[1::2] = np.bincount(score_index, weights=shares)[::-1]
     curve = curve_metrics(tied, np.diff(passed, prepend=0), overlap)
     values = {name: float(curve[name.removeprefix("pixel_")]) for name in PIXEL_METRICS}
     return values | {"regions": int(n_regions.sum())}

@@ -9,21 +9,23 @@ from nbhelpers.errors import ConfigError, DataError
 
 
 def pixel_threshold(good_maps: np.ndarray, pixel_percentile: float) -> float:
-    """The level that ``pixel_percentile`` % of the pixels of good images stay below, in the maps'
-    unit.
+    """The level that ``pixel_percentile`` percent of the pixels of good images stay below.
 
     Args:
-        good_maps: ``(N, H, W)`` maps of validation normals; all images share the level (FEATURES
-            P31).
+        good_maps: ``(N, H, W)`` maps of good validation images; all images share the level.
         pixel_percentile: In (0, 100).
 
+    Returns:
+        The level, in the unit of the maps.
+
     Raises:
-        ConfigError: a percentile out of range.
-        DataError: no map.
+        ConfigError: The percentile is out of range.
+        DataError: There is no map.
     """
     if not 0 < pixel_percentile < 100:
         raise ConfigError(
-            f"pixel_percentile: expected a number in (0, 100), found {pixel_percentile}; 99.5 is usual"
+            f"pixel_percentile: expected a number in (0, 100), found {pixel_percentile}; 99.5 is "
+            "usual"
         )
     if good_maps.size == 0:
         raise DataError(
@@ -33,16 +35,19 @@ def pixel_threshold(good_maps: np.ndarray, pixel_percentile: float) -> float:
 
 
 def binary_mask(anomaly_map: np.ndarray, threshold: float, min_area: int) -> np.ndarray:
-    """Where an anomaly map is at its threshold or above, ``(H, W)`` uint8, 0 or 1.
+    """The mask of the pixels where an anomaly map reaches its threshold.
 
     Args:
         anomaly_map: ``(H, W)``.
-        threshold: In the map's unit, from good images (``pixel_threshold``): one taken from the map
-            itself, after scaling it to its own range, finds a defect in every image (FEATURES P31).
+        threshold: In the unit of the map, from good images (``pixel_threshold``). A threshold that
+            is taken from the map itself finds a defect in every image.
         min_area: Regions (8-connected) of fewer pixels are dropped.
+
+    Returns:
+        ``(H, W)`` uint8, 0 or 1.
     """
     mask = (anomaly_map >= threshold).astype(np.uint8)
     _, regions, statistics, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     kept = statistics[:, cv2.CC_STAT_AREA] >= min_area
-    kept[0] = False  # what is below the threshold
+    kept[0] = False  # region 0 lies below the threshold
     return kept[regions].astype(np.uint8)

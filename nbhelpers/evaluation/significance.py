@@ -1,48 +1,40 @@
-"""Is one detector better than another, or is it noise? Paired tests and effect sizes on the same
-images.
+"""Is one detector better than another, or is it noise? Paired tests on the same images.
 
 AUROC: DeLong, DeLong and Clarke-Pearson, "Comparing the areas under two or more correlated receiver
 operating characteristic curves", Biometrics 1988, by the mid-ranks of Sun and Xu, "Fast
 implementation of DeLong's algorithm", IEEE SPL 2014. Values per image (AUPIMO): sign-flip
-permutation. Decisions: exact McNemar.
+permutation test. Decisions: exact McNemar test.
 
-Every difference is a minus b. A p value says how odd the difference would be if the two were alike;
-where a family of comparisons is reported, `holm` is applied to all of it (S. Holm, Scand. J.
-Statist. 1979).
+Every difference is a minus b. A p value is the chance of a difference at least as large if the two
+were equally good. Where a family of comparisons is reported, ``holm`` is applied to all of it
+(S. Holm, Scand. J. Statist. 1979).
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from itertools import combinations
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import optimize, stats
 
 from nbhelpers.errors import DataError
 from nbhelpers.evaluation.bootstrap import Seed
+from nbhelpers.evaluation.effects import wins_and_losses
 from nbhelpers.evaluation.metrics import Array, check_scores, decide
 from nbhelpers.predictions import Predictions
 
-
-def _wins(defect: NDArray[np.bool_], scores: Array) -> tuple[Array, Array]:
-    """Good images below each defect image (m,), and defect images above each good one (n,); ties
-    count half.
-
-    Counts and not shares, so that they and their differences are exact in float64.
-    """
-    ranks = stats.rankdata(scores)  # mid-ranks
-    wins = ranks[defect] - stats.rankdata(scores[defect])
-    return wins, defect.sum() - (ranks[~defect] - stats.rankdata(scores[~defect]))
+Name = TypeVar("Name", bound=Hashable)
 
 
 def _delong_variance(wins: Array, losses: Array) -> float:
-    """DeLong's variance of an AUROC, or of a difference where the counts are differences."""
+    """DeLong's variance of an AUROC, or of a difference of AUROCs if the counts are differences."""
     m, n = wins.size, losses.size
     if min(m, n) < 2:
         raise DataError(
-            f"expected at least 2 good and 2 defect images, found {n} and {m}: one image has no variance; "
-            "put more images into this split"
+            f"expected at least 2 good and 2 defect images, found {n} and {m}: one image has no "
+            "variance; put more images into this split"
         )
     return float(wins.var(ddof=1) / (n**2 * m) + losses.var(ddof=1) / (m**2 * n))
 
@@ -50,31 +42,45 @@ def _delong_variance(wins: Array, losses: Array) -> float:
 def delong(
     labels: ArrayLike, scores_a: ArrayLike, scores_b: ArrayLike, level: float = 0.95
 ) -> dict[str, float | None]:
-    """DeLong's paired test of two AUROCs on the same N images; labels (N,) 0/1, raw scores (N,)
-    each.
+    """DeLong's paired test of two AUROCs on the same images.
 
-    Returns auroc_a, auroc_b, difference (a - b) with its Wald interval ci_low, ci_high, z and the
-    two-sided p_value. Only the order of the scores counts, so that the two may have different
-    units.
+    Only the order of the scores counts, so that the two may have different units.
 
-    Without any variance (every image favours the same side by the same amount) DeLong has no z.
-    Equal AUROCs then give z 0 and p 1: nothing tells the two apart. Different ones, say a perfect
-    detector against one that gives all images one score, give z None, an interval without width,
-    and p = 2^(1 - N), that of the exact sign test: all N images say the same.
+    DeLong's test has no z where there is no variance (every image favours the same side by the
+    same amount). If the AUROCs are equal, z is 0 and p is 1, because nothing distinguishes the
+    two. If they differ, as a perfect detector differs from one that gives all images one score, z
+    is None, the interval has no width, and p = 2^(1 - N) is that of the exact sign test.
 
-    Raises DataError as `check_scores` does, and for fewer than 2 images of a class.
+    Args:
+        labels: ``(N,)``, 0 for good and 1 for defect images.
+        scores_a: ``(N,)`` raw image scores of one detector.
+        scores_b: ``(N,)`` raw image scores of the other.
+        level: Level of the interval.
+
+    Returns:
+        auroc_a, auroc_b, difference (a - b) with its Wald interval ci_low and ci_high, z, and the
+        two-sided p_value.
+
+    Raises:
+        DataError: A class has fewer than 2 images, or see ``metrics.check_scores``.
     """
     defect, scores_a = check_scores(labels, scores_a)
     _, scores_b = check_scores(labels, scores_b)
-    (wins_a, losses_a), (wins_b, losses_b) = _wins(defect, scores_a), _wins(defect, scores_b)
+    (wins_a, losses_a), (wins_b, losses_b) = (
+        wins_and_losses(defect, scores_a),
+        wins_and_losses(defect, scores_b),
+    )
     pairs = wins_a.size * losses_a.size
     difference = float((wins_a - wins_b).sum() / pairs)
     error = _delong_variance(wins_a - wins_b, losses_a - losses_b) ** 0.5
+    z: float | None
     if error > 0:
         z = difference / error
         p_value = 2 * stats.norm.sf(abs(z))
+    elif difference == 0:
+        z, p_value = 0.0, 1.0
     else:
-        z, p_value = (0.0, 1.0) if difference == 0 else (None, 2.0 ** (1 - defect.size))
+        z, p_value = None, 2.0 ** (1 - defect.size)
     reach = stats.norm.ppf((1 + level) / 2) * error
     return {
         "auroc_a": float(wins_a.sum() / pairs),
@@ -90,16 +96,27 @@ def delong(
 def delong_interval(
     labels: ArrayLike, scores: ArrayLike, level: float = 0.95
 ) -> tuple[float, float]:
-    """DeLong's interval (low, high) of one AUROC, within [0, 1]; labels (N,) 0/1, raw scores (N,).
+    """DeLong's interval of one AUROC.
 
     Close to 1 it is too narrow, and for a perfect AUROC it would have no width, as if no further
     image could change it. Where the variance is 0 the interval is method 5 of R. G. Newcombe,
     "Confidence intervals for an effect size measure based on the Mann-Whitney statistic. Part 2",
-    Statist. Med. 2006: all AUROCs whose own standard error reaches the observed one. It is wide
-    (0.96 to 1 for 40 good and 70 defect images), and still knows nothing of a kind of defect that
-    the split lacks. Raises DataError as `delong` does.
+    Statist. Med. 2006: all AUROCs whose own standard error reaches the observed one. That one is
+    wide (0.96 to 1 for 40 good and 70 defect images). Neither knows about a kind of defect that the
+    split lacks.
+
+    Args:
+        labels: ``(N,)``, 0 for good and 1 for defect images.
+        scores: ``(N,)`` raw image scores.
+        level: Level of the interval.
+
+    Returns:
+        The low and the high end, within [0, 1].
+
+    Raises:
+        DataError: See ``delong``.
     """
-    wins, losses = _wins(*check_scores(labels, scores))
+    wins, losses = wins_and_losses(*check_scores(labels, scores))
     auroc, quantile = wins.sum() / (wins.size * losses.size), stats.norm.ppf((1 + level) / 2)
     error = _delong_variance(wins, losses) ** 0.5
     if error > 0:
@@ -116,44 +133,51 @@ def delong_interval(
         )
 
     def lower(observed: float) -> float:
-        # observed = 1 is a root too, but no bound: the search ends a hair below it
-        return (
-            optimize.brentq(gap, 0, observed * (1 - 1e-12), args=(observed,))
-            if observed > 0
-            else 0.0
-        )
+        if observed == 0:
+            return 0.0
+        # theta = 1 is a root too, but not a bound, so the search ends just below the observed value
+        return optimize.brentq(gap, 0, observed * (1 - 1e-12), args=(observed,))
 
-    return float(lower(auroc)), float(
-        1 - lower(1 - auroc)
-    )  # the standard error is symmetric about 1/2
+    # the standard error is symmetric about 1/2
+    return float(lower(auroc)), float(1 - lower(1 - auroc))
 
 
 def paired_permutation(
     values_a: ArrayLike, values_b: ArrayLike, *, draws: int = 9999, seed: Seed
 ) -> dict[str, float | int]:
-    """Sign-flip test of the mean of a - b over n pairs, say two detectors' AUPIMO on the same
-    images, (n,) each.
+    """Sign-flip test of the mean of a - b over pairs, such as the AUPIMO of two detectors.
 
-    If the two were alike, each image's difference could as well have the other sign. All 2^n sign
-    patterns are tried where they are no more than `draws`, else `draws` random ones.
+    If the two were equally good, each image's difference could as well have the other sign. All
+    2^n sign patterns are tried if they are not more than ``draws``, and else ``draws`` random ones.
 
-    Returns difference (mean of a - b), the two-sided p_value, effect (the matched-pairs
-    rank-biserial correlation of Kerby 2014: of the ranks of the differences that are not 0, the
-    share in favour of a minus the share in favour of b, in [-1, 1]; 0 without any difference) and
-    n. Identical values give p 1. Raises DataError for other lengths, fewer than 2 pairs, or a value
-    that is not finite.
+    Args:
+        values_a: ``(n,)`` values of one detector.
+        values_b: ``(n,)`` values of the other, on the same images.
+        draws: Largest number of sign patterns.
+        seed: Seed of the random patterns.
+
+    Returns:
+        difference, the mean of a - b; the two-sided p_value, 1 for identical values; effect, the
+        matched-pairs rank-biserial correlation of Kerby 2014 (of the ranks of the differences that
+        are not 0, the share in favour of a minus the share in favour of b, in [-1, 1], 0 without
+        any difference); and n.
+
+    Raises:
+        DataError: The lengths differ, there are fewer than 2 pairs, or a value is not finite.
     """
     a, b = np.asarray(values_a, dtype=np.float64), np.asarray(values_b, dtype=np.float64)
     if a.ndim != 1 or a.shape != b.shape or a.size < 2:
         raise DataError(
-            f"expected one value of each for at least 2 images, found {a.shape} and {b.shape}; pass both methods' "
-            "values of the same images"
+            f"expected one value of each for at least 2 images, found {a.shape} and {b.shape}; "
+            "pass both methods' values of the same images"
         )
     unknown = np.flatnonzero(~(np.isfinite(a) & np.isfinite(b)))
     if unknown.size:
         raise DataError(
-            f"expected a finite value of each per pair, found {unknown.size} of {a.size} pairs without, the "
-            f"first at position {unknown[0]}; leave out the images that have no value, such as good ones"
+            f"expected a finite value of each per pair, found {unknown.size} of {a.size} pairs "
+            "without, the "
+            f"first at position {unknown[0]}; leave out the images that have no value, such as "
+            "good ones"
         )
 
     def mean_difference(x: Array, y: Array, axis: int) -> Array:
@@ -179,18 +203,27 @@ def paired_permutation(
     }
 
 
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Holm's adjusted p values of one family of comparisons, in the given order.
+def holm(p_values: Mapping[Name, float]) -> dict[Name, float]:
+    """Holm's adjusted p values of one family of comparisons.
 
-    Below a level alpha are those that hold together with at most alpha chance of any false one,
-    whatever their dependence. Raises DataError for a value outside [0, 1]: leaving it out would
-    shrink the family.
+    The comparisons whose adjusted p value is below a level alpha hold together: the chance that any
+    of them is false is at most alpha, whatever their dependence.
+
+    Args:
+        p_values: The name of each comparison, to its p value.
+
+    Returns:
+        The adjusted values in the same order.
+
+    Raises:
+        DataError: A value is outside [0, 1]. Leaving it out would shrink the family.
     """
     values = np.array([*p_values.values()], dtype=np.float64)
     wrong = [name for name, value in p_values.items() if not 0 <= value <= 1]
     if wrong:
         raise DataError(
-            f"expected p values in [0, 1], found {p_values[wrong[0]]} for {wrong[0]}; repeat that test"
+            f"expected p values in [0, 1], found {p_values[wrong[0]]} for {wrong[0]}; repeat that "
+            "test"
         )
     order = np.argsort(values, kind="stable")
     adjusted = np.empty_like(values)
@@ -203,27 +236,35 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 def mcnemar(
     labels: ArrayLike, decisions_a: ArrayLike, decisions_b: ArrayLike
 ) -> dict[str, float | int]:
-    """McNemar's exact test of two sets of decisions on the same N images, all (N,) 0/1 or bool.
+    """McNemar's exact test of two sets of decisions on the same images.
 
-    Returns only_a_right, only_b_right (images), difference (accuracy of a minus that of b), the
-    two-sided binomial p_value (1 where no image tells them apart), and odds_ratio = only_a_right /
-    only_b_right; where one of the two is 0, half an image is added to both (Haldane's correction),
-    so that it stays finite. Raises DataError where shapes differ or a value is not 0 or 1.
+    Args:
+        labels: ``(N,)``, 0 for good and 1 for defect images.
+        decisions_a: ``(N,)`` decisions of one detector, 0 or 1, or bool.
+        decisions_b: ``(N,)`` decisions of the other.
+
+    Returns:
+        only_a_right and only_b_right (images); difference (accuracy of a minus that of b); the
+        two-sided binomial p_value (1 where no image distinguishes the two); and
+        odds_ratio = only_a_right / only_b_right. Where one of the two counts is 0, half an image is
+        added to both (Haldane's correction), so that the ratio stays finite.
+
+    Raises:
+        DataError: Shapes differ, or a value is not 0 or 1.
     """
     truth, a, b = (np.asarray(values) for values in (labels, decisions_a, decisions_b))
     if truth.ndim != 1 or not truth.shape == a.shape == b.shape or truth.size == 0:
         raise DataError(
-            f"expected a label and two decisions per image, found {truth.shape}, {a.shape} and {b.shape}; "
-            "pass the same images in the same order"
+            f"expected a label and two decisions per image, found {truth.shape}, {a.shape} and "
+            f"{b.shape}; pass the same images in the same order"
         )
     if not all(np.isin(values, (0, 1)).all() for values in (truth, a, b)):
         raise DataError(
-            "expected labels and decisions of 0 and 1, found other values; apply metrics.decide first"
+            "expected labels and decisions of 0 and 1, found other values; apply metrics.decide "
+            "first"
         )
-    only_a, only_b = (
-        int(((a == truth) & (b != truth)).sum()),
-        int(((a != truth) & (b == truth)).sum()),
-    )
+    only_a = int(((a == truth) & (b != truth)).sum())
+    only_b = int(((a != truth) & (b == truth)).sum())
     half = 0.5 if min(only_a, only_b) == 0 else 0.0
     p_value = stats.binomtest(only_a, only_a + only_b, 0.5).pvalue if only_a + only_b else 1.0
     return {
@@ -235,44 +276,6 @@ def mcnemar(
     }
 
 
-def cliffs_delta(labels: ArrayLike, scores: ArrayLike) -> float:
-    """P(defect above good) - P(good above defect) of raw scores (N,), in [-1, 1]: 2 AUROC - 1."""
-    wins, losses = _wins(*check_scores(labels, scores))
-    return float(2 * wins.sum() / (wins.size * losses.size) - 1)
-
-
-def hedges_g(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Distance of the class means of raw scores (N,) in pooled standard deviations, small samples
-    corrected.
-
-    L. V. Hedges, J. Educ. Statist. 1981, eq. 6e. One far outlier moves it; `cliffs_delta` it does
-    not. NaN without any spread, as `statistics.score_summary` has it.
-    """
-    defect, scores = check_scores(labels, scores)
-    groups, freedom = (scores[defect], scores[~defect]), scores.size - 2
-    squares = sum(float(((group - group.mean()) ** 2).sum()) for group in groups)
-    if squares == 0:
-        return float("nan")
-    gap = groups[0].mean() - groups[1].mean()
-    return float(gap / (squares / freedom) ** 0.5 * (1 - 3 / (4 * freedom - 1)))
-
-
-def overlap(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Overlap of the good and the defect distribution of raw scores (N,): 1 - Kolmogorov-Smirnov
-    distance.
-
-    0 where one threshold separates the two, 1 where they are the same. It is the overlap
-    coefficient (area under both densities) where the densities cross once, and an upper bound where
-    they cross more often; and it is what the best threshold leaves: the smallest false-positive
-    rate + miss rate. Unlike a kernel estimate it needs no bandwidth, is exact at both ends and does
-    not change with the scores' unit or scale. In small samples it is low: with 60 (20) images a
-    class of normal scores by 0.03 (0.05) where the truth is 0.13, by 0.06 (0.11) where it is 0.6,
-    by 0.14 (0.24) where the two are the same.
-    """
-    defect, scores = check_scores(labels, scores)
-    return float(1 - stats.ks_2samp(scores[defect], scores[~defect]).statistic)
-
-
 def compare_methods(
     predictions_by_method: Mapping[str, Predictions],
     thresholds: Mapping[str, float],
@@ -282,16 +285,27 @@ def compare_methods(
     level: float = 0.95,
     draws: int = 9999,
 ) -> pd.DataFrame:
-    """Every pair of methods on the test images of one category and scenario, in the given order.
+    """Compare every pair of methods on the test images of one category and scenario.
 
-    One row per pair: method, against_method, image_auroc (difference) with ci_low, ci_high and p_delong,
-    accuracy (difference, each at its own threshold) with p_mcnemar, n_images, n_defect; with
-    aupimo_by_method ((N,) each, NaN where an image has none) also aupimo (mean difference),
-    p_permutation, rank_biserial and n_aupimo. The p values are not adjusted: apply `holm` to all
-    categories and pairs together.
+    The p values are not adjusted: apply ``holm`` to all categories and pairs together.
 
-    Raises DataError where two methods do not have the same images in the same order, or a threshold
-    or the AUPIMO of a method is missing.
+    Args:
+        predictions_by_method: Test predictions of each method.
+        thresholds: The threshold of each method.
+        aupimo_by_method: The AUPIMO of each method, ``(N,)``, NaN for an image that has none.
+        seed: Seed of the permutation test.
+        level: Level of the intervals.
+        draws: See ``paired_permutation``.
+
+    Returns:
+        One row per pair, in the given order: method, against_method, image_auroc (difference) with
+        ci_low, ci_high and p_delong, accuracy (difference, each at its own threshold) with
+        p_mcnemar, n_images, n_defect; with AUPIMO also aupimo (mean difference), p_permutation,
+        rank_biserial and n_aupimo.
+
+    Raises:
+        DataError: Two methods do not have the same images in the same order, or the threshold or
+            the AUPIMO of a method is missing.
     """
     for what, values in (("threshold", thresholds), ("AUPIMO", aupimo_by_method)):
         missing = [
@@ -299,13 +313,15 @@ def compare_methods(
         ]
         if missing:
             raise DataError(
-                f"expected a {what} of every method, found none of {', '.join(missing)}; compute it first"
+                f"expected a {what} of every method, found none of {', '.join(missing)}; compute "
+                "it first"
             )
     rows = []
     for (name_a, a), (name_b, b) in combinations(predictions_by_method.items(), 2):
         if a.ids != b.ids or not np.array_equal(a.labels, b.labels):
             raise DataError(
-                f"expected {name_a} and {name_b} on the same images in the same order, found {len(a)} and {len(b)} "
+                f"expected {name_a} and {name_b} on the same images in the same order, found "
+                f"{len(a)} and {len(b)} "
                 "images whose ids or labels differ; predict both on the same split"
             )
         ranking = delong(a.labels, a.image_scores, b.image_scores, level)
@@ -330,12 +346,11 @@ def compare_methods(
             values_a, values_b = (np.asarray(aupimo_by_method[name]) for name in (name_a, name_b))
             if values_a.shape != (len(a),) or values_b.shape != (len(a),):
                 raise DataError(
-                    f"expected one AUPIMO per image ({len(a)}), found {values_a.shape} and {values_b.shape}; "
-                    "keep NaN for the images that have none"
+                    f"expected one AUPIMO per image ({len(a)}), found {values_a.shape} and "
+                    f"{values_b.shape}; keep NaN for the images that have none"
                 )
-            known = ~(
-                np.isnan(values_a) & np.isnan(values_b)
-            )  # one of the two alone is an error, below
+            # NaN in only one of the two is refused by the test below
+            known = ~(np.isnan(values_a) & np.isnan(values_b))
             test = paired_permutation(values_a[known], values_b[known], draws=draws, seed=seed)
             row |= {
                 "aupimo": test["difference"],

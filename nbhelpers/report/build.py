@@ -1,8 +1,7 @@
-"""The whole study as tables, figures and one page, from what is stored: no network is run and
-nothing is fitted.
+"""The whole study as tables, figures and one page, from stored results.
 
-Everything lands in ``outputs/<profile>/report``: ``tables/`` (CSV, Markdown, LaTeX), ``figures/``
-(PNG, PDF) and ``report.html``.
+No network is run and nothing is fitted. Everything is written to ``outputs/<profile>/report``:
+``tables/`` (CSV, Markdown, LaTeX), ``figures/`` (PNG, PDF) and ``report.html``.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,9 @@ from nbhelpers.figures.style import save_figure, use_style
 from nbhelpers.figures.surest import plot_best_and_worst
 from nbhelpers.files import hash_file, read_json, write_text
 from nbhelpers.predictions import Predictions
+from nbhelpers.report.formats import ReportTable
 from nbhelpers.report.page import Picture, build_report
-from nbhelpers.report.tables import ReportTable, all_tables
+from nbhelpers.report.tables import all_tables
 from nbhelpers.results.numbers import Results, label, read_metrics
 from nbhelpers.results.table import plain
 from nbhelpers.scenarios import SCENARIOS
@@ -36,19 +37,19 @@ from nbhelpers.study import Artefact, Study
 BARS = ("image_auroc", "aupro", "f1", "specificity")
 LINES = ("image_auroc", "aupro", "balanced_accuracy")
 CHANGES = ("image_auroc", "aupro", "balanced_accuracy")
-#: Colour scales of the heatmaps, the same in every study: chance to perfect, nothing to perfect.
+#: Ends of the colour scales of the heatmaps, the same in every study.
 HEATMAPS = {"image_auroc": (0.5, 1.0), "aupro": (0.0, 1.0)}
 #: Scenarios whose surest predictions are drawn, and how many of each kind.
 PICTURED, PICTURES = ("no_adaptation",), 10
-MEND = "run make study (with the same profile and settings), then this again"
+FIX = "run make study (with the same profile and settings), then this again"
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What a finished study left behind.
+    """The stored results of a finished study.
 
     Attributes:
-        results: The tidy table as it is stored, brought up to date with all rows that are current.
+        results: The stored tidy table, brought up to date with all rows that are current.
         tables: The report's tables by name.
         views: The stored JSON view of each scenario.
     """
@@ -58,15 +59,30 @@ class Stored:
     views: dict[str, dict[str, Any]]
 
 
+@dataclass(frozen=True)
+class FigureSpec:
+    """A figure of the report before it is drawn.
+
+    Attributes:
+        name: Stem of its files.
+        caption: What is shown and how to read it, in whole sentences.
+        alt: What a reader who cannot see the figure should know.
+        draw: Makes the figure.
+    """
+
+    name: str
+    caption: str
+    alt: str
+    draw: Callable[[], Figure]
+
+
 def report_folder(study: Study) -> Path:
-    """``outputs/<profile>/report``."""
+    """The folder of the report, ``outputs/<profile>/report``."""
     return study.config.output_dir / "report"
 
 
 def complete(study: Study) -> None:
-    """Make all rows of the tidy table and all stored views that are missing or out of date; the
-    rest is left alone.
-    """
+    """Make all rows of the tidy table and all stored views that are missing or out of date."""
     for name in study.config.scenarios:
         if _view_fault(study, name) or _predictions_fault(study, name):
             run_scenario(study, name)
@@ -79,24 +95,23 @@ def stored_results(study: Study) -> Stored:
     """The results of every configured scenario, checked against the configuration and the data.
 
     Raises:
-        DataError: a result or a prediction is missing or was made from other settings, images or
-            code; names it.
+        DataError: A result or a prediction is missing or was made from other settings, images or
+            code; the message names it.
     """
-    faults = [
-        _view_fault(study, name) for name in study.config.scenarios
-    ]  # first: this needs nothing but the files
-    if not any(faults):
-        faults = [_predictions_fault(study, name) for name in study.config.scenarios]
-    if any(faults):
-        raise DataError(f"{next(filter(None, faults))}; {MEND}")
+    # The views come first, because checking them needs nothing but the files.
+    for fault_of in (_view_fault, _predictions_fault):
+        for name in study.config.scenarios:
+            fault = fault_of(study, name)
+            if fault:
+                raise DataError(f"{fault}; {FIX}")
     path = study.config.output_dir / "results" / "metrics.csv"
     write_metrics(study)
-    # not the rows themselves: what is printed is what is stored
+    # The file is read back, so that what is printed is what is stored.
     results = Results(read_metrics(path))
     for name in study.config.scenarios:
         if name not in results.scenarios:
             raise DataError(
-                f"{path}: expected current rows of scenario '{name}', found none; {MEND}"
+                f"{path}: expected current rows of scenario '{name}', found none; {FIX}"
             )
     views = {name: read_json(_view_path(study, name)) for name in study.config.scenarios}
     return Stored(results, all_tables(results), views)
@@ -107,20 +122,21 @@ def _view_path(study: Study, scenario: str) -> Path:
 
 
 def _view_fault(study: Study, scenario: str) -> str | None:
-    """What is wrong with a scenario's stored view."""
+    """What is wrong with a scenario's stored view, or None."""
     path = _view_path(study, scenario)
     if not path.is_file():
         return f"{path}: expected the results of scenario '{scenario}', found no such file"
-    found, own = read_json(path)["provenance"]["config_hash"], study.config.digest()
-    if found != own:
+    stored, current = read_json(path)["provenance"]["config_hash"], study.config.digest()
+    if stored != current:
         return (
-            f"{path}: expected results of the present configuration ({own}), found those of {found}"
+            f"{path}: expected results of the present configuration ({current}), found those of "
+            f"{stored}"
         )
     return None
 
 
 def _predictions_fault(study: Study, scenario: str) -> str | None:
-    """What is wrong with the first of a scenario's predictions that is not current."""
+    """What is wrong with the first of a scenario's predictions that is not current, or None."""
     for method, category in study.cells:
         for asked in (SCENARIOS[scenario].calibrates, SCENARIOS[scenario].tests):
             stored = study.predicted(method, category, **asked)
@@ -136,8 +152,12 @@ def _predictions_fault(study: Study, scenario: str) -> str | None:
 def tested(
     study: Study, scenario: str, categories: Iterable[str] | None = None
 ) -> tuple[dict[str, dict[str, Predictions]], dict[str, dict[str, float]]]:
-    """Stored test predictions and deployed thresholds of a scenario, by method and category (all by
-    default).
+    """Stored test predictions and deployed thresholds of a scenario, by method and category.
+
+    Args:
+        study: The study.
+        scenario: Name of the scenario.
+        categories: All of the study's by default.
     """
     view = read_json(_view_path(study, scenario))["methods"]
     predictions: dict[str, dict[str, Predictions]] = {method: {} for method in study.config.methods}
@@ -152,25 +172,24 @@ def tested(
 
 
 def write_tables(study: Study, stored: Stored) -> dict[str, ReportTable]:
-    """Write every table, each as CSV, Markdown and LaTeX; returns them by name."""
+    """Write every table as CSV, Markdown and LaTeX, and return the tables by name."""
     for table in stored.tables.values():
         table.write(report_folder(study) / "tables")
     return stored.tables
 
 
 def write_figures(study: Study, stored: Stored) -> dict[str, Picture]:
-    """Write every figure as PNG and PDF; returns them as the page's pictures, by name.
+    """Write every figure as PNG and PDF, and return them as the page's pictures, by name.
 
-    Drawing takes a second or two each, so it is done again only where a number, a prediction or the
-    drawing code changed.
+    Drawing takes a second or two per figure, so it is repeated only where a number, a prediction
+    or the drawing code changed.
     """
-
     figures = list(_figures(study, stored))
 
     def make(folder: Path) -> None:
-        for name, _, _, draw in figures:
-            figure = draw()
-            save_figure(figure, folder / f"{name}.png", pdf=True)
+        for spec in figures:
+            figure = spec.draw()
+            save_figure(figure, folder / f"{spec.name}.png", pdf=True)
             plt.close(figure)
 
     predictions = [
@@ -186,16 +205,23 @@ def write_figures(study: Study, stored: Stored) -> dict[str, Picture]:
     )
     folder = Artefact(report_folder(study) / "figures", recipe, make, lambda path: path).get()
     return {
-        name: Picture((folder / f"{name}.png").read_bytes(), caption, alt)
-        for name, caption, alt, _ in figures
+        spec.name: Picture((folder / f"{spec.name}.png").read_bytes(), spec.caption, spec.alt)
+        for spec in figures
     }
 
 
 def write_report(study: Study, date: str | None = None) -> Path:
-    """Make all tables, figures and the page from stored results; returns the page's path.
+    """Make all tables, figures and the page from stored results.
+
+    Args:
+        study: The study.
+        date: When the report is written; today by default.
+
+    Returns:
+        The path of the page.
 
     Raises:
-        DataError: see ``stored_results``.
+        DataError: See ``stored_results``.
     """
     use_style()
     stored = stored_results(study)
@@ -212,128 +238,144 @@ def write_report(study: Study, date: str | None = None) -> Path:
     return path
 
 
-def _figures(study: Study, stored: Stored) -> Iterator[tuple[str, str, str, Callable[[], Figure]]]:
-    """Name, caption, alt text and what draws it, of each figure that there are rows for."""
-    results, tables = stored.results, stored.tables
-    has = set(plain(results.table).metric)
+def _figures(study: Study, stored: Stored) -> Iterator[FigureSpec]:
+    """Every figure that there are rows for."""
+    results = stored.results
+    metrics = set(plain(results.table).metric)
     for metric, limits in HEATMAPS.items():
-        if metric in has:
-            yield (
+        if metric in metrics:
+            yield FigureSpec(
                 f"heatmap_{metric}",
-                f"{_upper(metric)}: methods against categories, a panel a scenario.",
+                f"{_upper(metric)} of every method on every category, with one panel per scenario.",
                 f"Heatmaps of {label(metric)}; the values are in the table of all results.",
-                lambda metric=metric, limits=limits: plots.plot_heatmaps(results, metric, limits),
+                partial(plots.plot_heatmaps, results, metric, limits),
             )
-    if "aupro" in has:
-        yield (
+    if "aupro" in metrics:
+        yield FigureSpec(
             "scatter",
-            "Ranking against localisation: does a method that ranks images well also find the defect? "
-            "Thin crosses are intervals.",
-            "Scatter of image AUROC against AUPRO 0.3, a panel a scenario, a point "
+            "Ranking against localisation: does a method that ranks images well also find the "
+            "defect? Thin crosses are intervals.",
+            "Scatter of image AUROC against AUPRO 0.3, with one panel per scenario and one point "
             "for each method and category.",
-            lambda: plots.plot_image_against_pixel(results),
+            partial(plots.plot_image_against_pixel, results),
         )
-    lines = [metric for metric in LINES if metric in has]
-    yield (
+    lines = [metric for metric in LINES if metric in metrics]
+    yield FigureSpec(
         "scenario_lines",
-        "From scenario to scenario; bands are the intervals of each value, not of the changes.",
-        f"Lines of {', '.join(map(label, lines))} over the scenarios, a panel a category and the macro average.",
-        lambda: plots.plot_scenario_lines(results, lines),
+        "From scenario to scenario. Bands are the intervals of each value, not of the changes.",
+        f"Lines of {', '.join(map(label, lines))} over the scenarios, with one panel per category "
+        "and one for the macro average.",
+        partial(plots.plot_scenario_lines, results, lines),
     )
-    for metric in CHANGES if "differences" in tables else ():
-        if any(number.against for number in results.where(metric=metric)):
-            yield (
-                f"differences_{metric}",
-                f"Paired differences in {label(metric)} with their intervals. Right of the "
-                "line it rises, left it falls.",
-                f"Forest plot of differences in {label(metric)} between scenarios; "
-                "the values are in the table of differences.",
-                lambda metric=metric: plots.plot_differences(results, metric),
-            )
-    yield from _threshold_figures(results, tables)
+    if "differences" in stored.tables:
+        for metric in CHANGES:
+            if any(number.against for number in results.where(metric=metric)):
+                yield _difference_figure(results, metric)
+    yield from _threshold_figures(results, stored.tables)
     for scenario in study.config.scenarios:
         yield from _scenario_figures(study, stored, scenario)
 
 
-def _threshold_figures(results: Results, tables: dict[str, ReportTable]) -> Iterator[tuple]:
+def _difference_figure(results: Results, metric: str) -> FigureSpec:
+    return FigureSpec(
+        f"differences_{metric}",
+        f"Paired differences in {label(metric)} with their intervals. Right of the line the "
+        "metric rises, and left of it the metric falls.",
+        f"Forest plot of differences in {label(metric)} between scenarios; the values are in the "
+        "table of differences.",
+        partial(plots.plot_differences, results, metric),
+    )
+
+
+def _threshold_figures(results: Results, tables: dict[str, ReportTable]) -> Iterator[FigureSpec]:
+    """The figures about thresholds."""
     if "threshold_rules" in tables:
-        yield (
+        yield FigureSpec(
             "threshold_rules",
-            "Balanced accuracy on test of every threshold rule, macro averages; empty where the "
-            "validation images are too few for a rule.",
+            "Macro average of the balanced accuracy on test with every threshold rule. A field is "
+            "empty where the validation images are too few for a rule.",
             "Heatmap of threshold rules against scenarios; the values are in the table of rules.",
-            lambda: plots.plot_rules(results),
+            partial(plots.plot_rules, results),
         )
     if "conformal" in tables:
-        yield (
+        yield FigureSpec(
             "promised",
-            "False alarms that conformal calibration promised (dashed) and those that came.",
-            "Realised against promised false alarm rates, clean and under the shift, a panel a method and category.",
-            lambda: plots.plot_promised_and_realised(results),
+            "The false alarm rates that conformal calibration promised (dashed) and those that "
+            "were realised.",
+            "Realised against promised false alarm rates, clean and under the shift, with one "
+            "panel for each method and category.",
+            partial(plots.plot_promised_and_realised, results),
         )
     if "recalibration" in tables:
-        yield (
+        yield FigureSpec(
             "recalibration",
-            "How many good images of the new domain mend the promise.",
+            "How many good images of the new domain it takes to keep the promise again.",
             "Realised false alarm rate against the number of images that recalibrate.",
-            lambda: plots.plot_recalibration(results),
+            partial(plots.plot_recalibration, results),
         )
-    for name, scenario, words in (
-        ("transfer_domains", "transfer", "between domains, one model a category"),
-        ("transfer_categories", "global", "between categories, one model for all"),
+    for name, scenario, between in (
+        ("transfer_domains", "transfer", "between domains, with one model per category"),
+        ("transfer_categories", "global", "between categories, with one model for all"),
     ):
         if name in tables:
-            yield (
+            yield FigureSpec(
                 name,
-                f"Thresholds carried {words}: the share of good images that are flagged, and of defects that "
-                "are missed.",
-                f"Heatmaps of false alarms and misses with thresholds carried {words}.",
-                lambda scenario=scenario: plots.plot_threshold_transfer(results, scenario),
+                f"Thresholds carried {between}: the share of good images that are flagged, and of "
+                "defects that are missed.",
+                f"Heatmaps of false alarms and misses with thresholds carried {between}.",
+                partial(plots.plot_threshold_transfer, results, scenario),
             )
 
 
-def _scenario_figures(study: Study, stored: Stored, scenario: str) -> Iterator[tuple]:
+def _scenario_figures(study: Study, stored: Stored, scenario: str) -> Iterator[FigureSpec]:
     """Bars, curves and the surest predictions of one scenario."""
     rows = plain(stored.results.table)
     rows = rows[(rows.scenario == scenario) & rows.method.isin(study.config.methods)]
     bars = [metric for metric in BARS if metric in set(rows.metric)]
-    yield (
+    yield FigureSpec(
         f"bars_{scenario}",
         f"Scenario {label(scenario)}: metrics with their intervals.",
         f"Bars of {', '.join(map(label, bars))} by category and method.",
-        lambda: plot_metric_bars(rows, bars),
+        partial(plot_metric_bars, rows, bars),
     )
-    yield (
+    yield FigureSpec(
         f"roc_pr_{scenario}",
         f"Scenario {label(scenario)}: ROC and precision-recall curves; the dots are the "
         "deployed thresholds.",
-        "ROC and precision-recall curves by category, a curve a method.",
-        lambda: plot_roc_pr(*tested(study, scenario)),
+        "ROC and precision-recall curves by category, with one curve per method.",
+        partial(_curves, study, scenario),
     )
-    for category in study.categories if scenario in PICTURED else ():
-        yield (
-            f"best_and_worst_{scenario}_{category}",
-            f"{category}, scenario {label(scenario)}: the decisions with "
-            "the largest margins, right and wrong. The number is the score minus the threshold; green outlines the "
-            "true defect. One colour scale a method.",
-            f"Images of {category} with anomaly maps laid over them.",
-            lambda category=category: _surest(study, scenario, category),
-        )
+    if scenario in PICTURED:
+        for category in study.categories:
+            yield FigureSpec(
+                f"best_and_worst_{scenario}_{category}",
+                f"{category}, scenario {label(scenario)}: the right and the wrong decisions with "
+                "the largest margins. The number is the score minus the threshold, and green "
+                "outlines the true defect. There is one colour scale per method.",
+                f"Images of {category} with anomaly maps laid over them.",
+                partial(_surest, study, scenario, category),
+            )
+
+
+def _curves(study: Study, scenario: str) -> Figure:
+    """ROC and precision-recall curves of a scenario, whose predictions are loaded to draw them."""
+    return plot_roc_pr(*tested(study, scenario))
 
 
 def _surest(study: Study, scenario: str, category: str) -> Figure:
     """The decisions of every method on a category's test images that have the largest margins."""
     predictions, thresholds = tested(study, scenario, [category])
-    own = {method: parts[category] for method, parts in predictions.items()}
+    by_method = {method: of_category[category] for method, of_category in predictions.items()}
     return plot_best_and_worst(
         study.split(category, SCENARIOS[scenario].test_domain)["test"],
-        own,
-        {method: parts[category] for method, parts in thresholds.items()},
-        {method: shared_limits(part) for method, part in own.items()},
+        by_method,
+        {method: of_category[category] for method, of_category in thresholds.items()},
+        {method: shared_limits(each) for method, each in by_method.items()},
         PICTURES,
     )
 
 
 def _upper(metric: str) -> str:
+    """The label of a metric at the start of a sentence."""
     text = label(metric)
     return text[0].upper() + text[1:]

@@ -1,8 +1,8 @@
-"""The report: one self-contained HTML page, every number of which names the row of the tidy table
-it was read from.
+"""The report as one self-contained HTML page.
 
-The story and its look are in ``page.html``, the sentences with numbers in ``sentences``, the
-tables in ``tables``. Here they are put together: no number is typed in.
+Every number names the row of the tidy table that it was read from. The text and the style are in
+``page.html``, the sentences with numbers in ``sentences``, the tables in ``tables``. This module
+puts them together; no number is typed in.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from nbhelpers.errors import DataError
 from nbhelpers.figures.style import DPI
 from nbhelpers.methods import architecture_of
 from nbhelpers.report import sentences as findings
-from nbhelpers.report.tables import Cell, Field, ReportTable
+from nbhelpers.report.formats import Cell, Field, ReportTable
 from nbhelpers.results.numbers import ALPHA, Number, Results, label
 from nbhelpers.results.table import MACRO
 
 TEMPLATE = "page.html"
-#: More number columns than this, and intervals stand below their values.
+#: In a table with more number columns than this, intervals stand below their values.
 WIDE_TABLE = 5
 CSS_DPI = 96
 
@@ -39,9 +39,9 @@ class Picture:
     """A figure of the report.
 
     Attributes:
-        png: Its bytes.
-        caption: One sentence for all readers: what is shown and how to read it.
-        alt: What one who does not see it should know.
+        png: The bytes of the PNG file.
+        caption: What is shown and how to read it, in whole sentences.
+        alt: What a reader who cannot see the figure should know.
     """
 
     png: bytes
@@ -50,13 +50,13 @@ class Picture:
 
     @property
     def data(self) -> str:
-        """The address that holds the picture itself."""
+        """The picture as a ``data:`` address."""
         return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height in CSS pixels at which its letters have the size they were set in."""
-        width, height = struct.unpack(">II", self.png[16:24])  # of a PNG's first chunk
+        """Width and height in CSS pixels at which the text in it has its intended size."""
+        width, height = struct.unpack(">II", self.png[16:24])  # in the first chunk of a PNG
         return round(width * CSS_DPI / DPI), round(height * CSS_DPI / DPI)
 
 
@@ -67,19 +67,20 @@ def build_report(
     pictures: Mapping[str, Picture],
     date: str,
 ) -> str:
-    """The report as HTML; the same input gives the same bytes, and another date changes the one
-    line that says it.
+    """The report as HTML.
+
+    The same input gives the same bytes; another date changes only the line that holds it.
 
     Args:
         results: The tidy table, ``outputs/<profile>/results/metrics.csv``.
-        tables: What ``all_tables`` makes of it.
-        views: The stored JSON view of each scenario by name: protocol, methods, provenance with the
-            configuration.
-        pictures: Figures by name; one that is not there is left out.
-        date: When it was written.
+        tables: The tables that ``all_tables`` makes of it, by name.
+        views: The stored JSON view of each scenario by name: protocol, methods, and provenance
+            with the configuration.
+        pictures: Figures by name; a missing one is left out.
+        date: When the report was written.
 
     Raises:
-        DataError: no scenario was evaluated.
+        DataError: No scenario was evaluated.
     """
     scenarios = [name for name in results.scenarios if name in views]
     if not scenarios:
@@ -124,9 +125,7 @@ def _skipped(views: Mapping[str, Mapping[str, Any]], scenarios: list[str]) -> di
 
 
 class _Page:
-    """What the template asks for: tables and figures, numbered in the order of asking, and
-    settings.
-    """
+    """What the template reads: settings, and tables and figures numbered in order of appearance."""
 
     def __init__(
         self,
@@ -140,7 +139,7 @@ class _Page:
         self._counts: Counter[str] = Counter()
 
     def next(self, kind: str, folded: bool = False) -> str:
-        """The next number; what is folded away, and so not printed, is counted on its own."""
+        """The next number; what is folded away, and so not printed, has numbers of its own."""
         name = f"{kind} A" if folded else f"{kind} "
         self._counts[name] += 1
         return f"{name}{self._counts[name]}"
@@ -152,42 +151,43 @@ class _Page:
     def setting(self, name: str) -> Markup:
         """A setting by its dotted name, as it was when the results were made."""
         value: Any = self.config
-        for part in name.split("."):
-            value = value[part]
+        for key in name.split("."):
+            value = value[key]
         text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
         return Markup('<span class="s" data-setting="{}">{}</span>').format(name, text)
 
     def table(self, name: str, folded: bool = False, **only: str) -> Markup:
-        """A table as HTML; with ``only`` the rows that have this value in a column. Nothing where
-        there is none.
+        """A table as HTML, or nothing where there is none of that name.
+
+        Args:
+            name: See ``all_tables``.
+            folded: Whether it is folded away.
+            only: A column and the value that the rows must have in it.
         """
         table = self.tables.get(name)
         for column, value in only.items():
-            table = table and table.where(column, value)
+            if table is not None:
+                table = table.where(column, value)
         if table is None or not table.rows:
             return Markup("")
         number = self.next("Table", folded)
-        numbers = [
-            any(isinstance(row[i], (Number, Field)) for row in table.rows)
-            for i in range(len(table.columns))
+        numeric = [
+            any(isinstance(row[index], (Number, Field)) for row in table.rows)
+            for index in range(len(table.columns))
         ]
         heads = [
             Markup('<th scope="col"{}>{}</th>').format(_kind(is_number), label(column))
-            for column, is_number in zip(table.columns, numbers, strict=True)
+            for column, is_number in zip(table.columns, numeric, strict=True)
         ]
-        body = [
-            Markup("<tr>{}</tr>\n").format(
-                Markup("").join(
-                    _cell(table, place, cell, numbers[place]) for place, cell in enumerate(row)
-                )
-            )
-            for row in table.rows
-        ]
+        body = []
+        for row in table.rows:
+            cells = [_cell(table, index, cell, numeric[index]) for index, cell in enumerate(row)]
+            body.append(Markup("<tr>{}</tr>\n").format(Markup("").join(cells)))
         return TABLE.format(
             id=f"table-{number.split()[1]}",
             number=number,
             caption=table.caption,
-            kind=" stacked" if sum(numbers) > WIDE_TABLE else "",
+            kind=" stacked" if sum(numeric) > WIDE_TABLE else "",
             heads=Markup("").join(heads),
             body=Markup("").join(body),
         )
@@ -209,41 +209,44 @@ class _Page:
         )
 
     def names(self, start: str) -> list[str]:
-        """Names of all figures that start like this."""
+        """Names of all figures that start with ``start``."""
         return [name for name in self.pictures if name.startswith(start)]
 
     def method_settings(self, methods: list[str]) -> list[tuple[str, dict[str, Markup]]]:
-        """Each setting of any of the methods, with what each method has for it."""
-        own = {method: _places(self.config, method) for method in methods}
-        names = dict.fromkeys(name for settings in own.values() for name in settings)
-        names = sorted(
-            names, key=lambda name: "." in name
-        )  # a network's own before those that all share
+        """Each setting of any of the methods, with the value that each method has for it."""
+        paths = {method: _setting_paths(self.config, method) for method in methods}
+        names = dict.fromkeys(name for settings in paths.values() for name in settings)
+        # a network's own settings come before those that all autoencoders share
+        ordered = sorted(names, key=lambda name: "." in name)
         return [
             (
                 name,
-                {method: self.setting(own[method][name]) for method in own if name in own[method]},
+                {
+                    method: self.setting(settings[name])
+                    for method, settings in paths.items()
+                    if name in settings
+                },
             )
-            for name in names
+            for name in ordered
         ]
 
 
-def _places(config: Mapping[str, Any], method: str) -> dict[str, str]:
-    """Names of a method's settings, each with its dotted place in the configuration."""
+def _setting_paths(config: Mapping[str, Any], method: str) -> dict[str, str]:
+    """Names of a method's settings, each with its dotted name in the configuration."""
     architecture = architecture_of(method)
     if architecture is None:
         return {name: f"{method}.{name}" for name in _dotted(config.get(method, {}))}
-    options, place = config["autoencoder"], f"autoencoder.networks.{architecture}"
+    options, section = config["autoencoder"], f"autoencoder.networks.{architecture}"
     network = options["networks"][architecture]
-    found = {name: f"{place}.{name}" for name in network if name != "training"}
-    for section in ("loss", "training", "scoring"):  # all autoencoders share these
-        found |= {
-            f"{section}.{name}": f"autoencoder.{section}.{name}"
-            for name in options[section]
+    paths = {name: f"{section}.{name}" for name in network if name != "training"}
+    for shared in ("loss", "training", "scoring"):  # all autoencoders have these
+        paths |= {
+            f"{shared}.{name}": f"autoencoder.{shared}.{name}"
+            for name in options[shared]
             if name not in BOOKKEEPING
         }
-    return found | {
-        f"training.{name}": f"{place}.training.{name}"
+    return paths | {
+        f"training.{name}": f"{section}.training.{name}"
         for name, value in network["training"].items()
         if value is not None and name not in BOOKKEEPING
     }
@@ -253,9 +256,10 @@ def _dotted(settings: Mapping[str, Any], start: str = "") -> list[str]:
     """Dotted names of all settings of a section."""
     names = []
     for name, value in settings.items():
-        names += (
-            _dotted(value, f"{start}{name}.") if isinstance(value, Mapping) else [f"{start}{name}"]
-        )
+        if isinstance(value, Mapping):
+            names += _dotted(value, f"{start}{name}.")
+        else:
+            names.append(f"{start}{name}")
     return names
 
 
@@ -278,16 +282,15 @@ def _kind(is_number: bool) -> Markup:
     return Markup(' class="number"') if is_number else Markup("")
 
 
-def _cell(table: ReportTable, place: int, cell: Cell, is_number: bool) -> Markup:
-    """One cell: a number with its row's name, the images it stands on, or words; the first one
-    heads its row.
-    """
+def _cell(table: ReportTable, index: int, cell: Cell, is_number: bool) -> Markup:
+    """One cell as HTML; the first of a row heads it."""
+    content: Markup | str
     if isinstance(cell, Number):
         content = findings.shown(cell)
     elif isinstance(cell, Field) and str(cell) != "-":
         content, is_number = findings.span(cell.of, cell.name), True
     else:
-        content = table.words(place, cell)
-    if place == 0:
+        content = table.words(index, cell)
+    if index == 0:
         return Markup('<th scope="row">{}</th>').format(content)
     return Markup("<td{}>{}</td>").format(_kind(is_number), content)

@@ -1,13 +1,15 @@
-"""What the numbers say, in sentences: each number is looked up, and its row named, so that any can
-be checked.
+"""The sentences of the report that hold numbers.
 
-A change or a difference is claimed only where its interval excludes 0 or its corrected test says
-so.
+Each number is looked up in the tidy table and carries the name of its row, so that it can be
+checked. A change or a difference is claimed only where its interval excludes 0 or its corrected
+test is significant. Every function returns a list of sentences, which is empty where the rows
+were not computed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 
 from markupsafe import Markup, escape
 
@@ -18,44 +20,39 @@ SPAN = Markup('<span class="n" data-row="{}" data-field="{}">{}</span>')
 
 
 def span(number: Number, field: str = "value") -> Markup:
-    """One field of a row as HTML that names the row: what stands in the report is what stands in
-    ``metrics.csv``.
-    """
+    """One field of a row as HTML that names the row in ``metrics.csv``."""
     return SPAN.format(number.key, field, number.text(field).replace("-", "\N{MINUS SIGN}"))
 
 
 def shown(number: Number) -> Markup:
-    """A value with its interval, if there is one."""
+    """A value as HTML, with its interval if there is one."""
     if not number.has_interval:
         return span(number)
     interval = Markup('{} <span class="ci">[{}, {}]</span>')
     return interval.format(span(number), span(number, "ci_low"), span(number, "ci_high"))
 
 
-def listed(parts: Sequence[str]) -> Markup:
-    """``a, b and c``."""
-    parts = [escape(part) for part in parts]
-    if len(parts) < 2:
-        return Markup("").join(parts)
-    return Markup("{} and {}").format(Markup(", ").join(parts[:-1]), parts[-1])
+def listed(texts: Sequence[str]) -> Markup:
+    """Texts as a list in a sentence: ``a, b and c``."""
+    escaped = [escape(text) for text in texts]
+    if len(escaped) < 2:
+        return Markup("").join(escaped)
+    return Markup("{} and {}").format(Markup(", ").join(escaped[:-1]), escaped[-1])
 
 
 def levels(results: Results, scenario: str, metric: str, opening: str) -> list[Markup]:
     """The macro average of every method in a scenario."""
-    found = [(method, results.find(scenario, method, MACRO, metric)) for method in results.methods]
-    parts = [
-        Markup("{} for {}").format(shown(number), label(method))
-        for method, number in found
-        if number
-    ]
-    return (
-        [Markup("{} the macro {} is {}.").format(opening, label(metric), listed(parts))]
-        if parts
-        else []
-    )
+    values = []
+    for method in results.methods:
+        number = results.find(scenario, method, MACRO, metric)
+        if number is not None:
+            values.append(Markup("{} for {}").format(shown(number), label(method)))
+    if not values:
+        return []
+    return [Markup("{} the macro {} is {}.").format(opening, label(metric), listed(values))]
 
 
-#: The sign of a difference's interval to what is said; None is a difference without one.
+#: The sign of a difference's interval to its verb; None is a difference without an interval.
 VERDICTS = {
     1: "rises for",
     -1: "falls for",
@@ -67,30 +64,33 @@ VERDICTS = {
 def change(
     results: Results, before: str, after: str, metric: str, opening: str = "", category: str = MACRO
 ) -> list[Markup]:
-    """What happens to a metric from one scenario to the next; a change only where the interval
-    excludes 0.
+    """What happens to a metric from one scenario to the next.
+
+    A change is claimed only where the interval excludes 0.
     """
-    groups: dict[str, list[Markup]] = {}
+    by_verdict: dict[str, list[Markup]] = {}
     for method in results.methods:
         by = results.find(after, method, category, metric, against=before)
-        ends = [results.find(name, method, category, metric) for name in (before, after)]
-        if by is None or None in ends:
+        start = results.find(before, method, category, metric)
+        end = results.find(after, method, category, metric)
+        if by is None or start is None or end is None:
             continue
         if by.is_nothing:
-            groups.setdefault("stays as it is for", []).append(
-                Markup("{} ({})").format(label(method), span(ends[0]))
-            )
+            text = Markup("{} ({})").format(label(method), span(start))
+            by_verdict.setdefault("stays as it is for", []).append(text)
         else:
-            clause = Markup("{} ({} to {}, difference {})")
-            groups.setdefault(VERDICTS[by.sign], []).append(
-                clause.format(label(method), *map(span, ends), shown(by))
+            text = Markup("{} ({} to {}, difference {})").format(
+                label(method), span(start), span(end), shown(by)
             )
-    clauses = [Markup("{} {}").format(verdict, listed(parts)) for verdict, parts in groups.items()]
+            by_verdict.setdefault(VERDICTS[by.sign], []).append(text)
+    if not by_verdict:
+        return []
+    clauses = [
+        Markup("{} {}").format(verdict, listed(texts)) for verdict, texts in by_verdict.items()
+    ]
     what = f"macro {label(metric)}" if category == MACRO else f"{label(metric)} on {category}"
-    start = f"{opening} the" if opening else "The"
-    return (
-        [Markup("{} {} {}.").format(start, what, Markup("; it ").join(clauses))] if clauses else []
-    )
+    subject = f"{opening} the" if opening else "The"
+    return [Markup("{} {} {}.").format(subject, what, Markup("; it ").join(clauses))]
 
 
 def changes(results: Results, before: str, after: str, metrics: Sequence[str]) -> list[Markup]:
@@ -98,73 +98,71 @@ def changes(results: Results, before: str, after: str, metrics: Sequence[str]) -
     return [text for metric in metrics for text in change(results, before, after, metric)]
 
 
-def _where(results: Results, categories: Sequence[str]) -> Markup:
-    """Categories in words."""
-    found = [category for category in results.categories if category in categories]
-    every = len(found) == len(results.categories) > 1
-    return Markup("every category") if every else listed(found)
+def _categories(results: Results, chosen: Sequence[str]) -> Markup:
+    """Categories in words: their names, or "every category"."""
+    names = [category for category in results.categories if category in chosen]
+    every = len(names) == len(results.categories) > 1
+    return Markup("every category") if every else listed(names)
 
 
 def not_above_trivial(results: Results) -> list[Markup]:
-    """Where an F1 is not shown to beat calling everything a defect."""
+    """Where an F1 is not shown to be higher than that of calling everything a defect."""
     texts = []
     for scenario in results.scenarios:
-        names = []
+        clauses = []
         for method in results.methods:
-            cells = [
-                (
-                    c,
-                    results.find(scenario, method, c, "f1"),
-                    results.find(scenario, method, c, "trivial_f1"),
-                )
-                for c in results.categories
-            ]
-            weak = [
-                c
-                for c, own, bar in cells
-                if own and bar and (own.value if own.ci_low is None else own.ci_low) <= bar.value
-            ]
+            weak = []
+            for category in results.categories:
+                f1 = results.find(scenario, method, category, "f1")
+                trivial = results.find(scenario, method, category, "trivial_f1")
+                if f1 is None or trivial is None:
+                    continue
+                low = f1.value if f1.ci_low is None else f1.ci_low
+                if low <= trivial.value:
+                    weak.append(category)
             if weak:
-                names.append(Markup("{} on {}").format(label(method), _where(results, weak)))
-        if names:
-            words = Markup("; ").join(names)
+                clauses.append(Markup("{} on {}").format(label(method), _categories(results, weak)))
+        if clauses:
+            words = Markup("; ").join(clauses)
             texts.append(Markup("{}: {}.").format(label(scenario).capitalize(), words))
     return texts
 
 
 def degenerate(results: Results, rule: str) -> list[Markup]:
-    """Where the deployed rule's thresholds say nothing: they flag every good image, or no defect,
-    or are chance.
+    """Where the thresholds of the deployed rule are useless.
+
+    They flag every good image, or no defect, or are no better than chance.
     """
-    found: dict[tuple[str, str], list[str]] = {}
+    useless: dict[tuple[str, str], list[str]] = {}
     for number in results.where(metric="degenerate", detail="rule", detail_value=rule, macro=False):
         if number.value:
-            found.setdefault((number.scenario, number.method), []).append(number.category)
+            useless.setdefault((number.scenario, number.method), []).append(number.category)
     return [
         Markup("{}: {} on {}.").format(
-            label(scenario).capitalize(), label(method), _where(results, categories)
+            label(scenario).capitalize(), label(method), _categories(results, categories)
         )
-        for (scenario, method), categories in found.items()
+        for (scenario, method), categories in useless.items()
     ]
 
 
 def promises(results: Results, scenarios: Sequence[str]) -> list[Markup]:
-    """Where the realised false alarm rate lies above the promised one, by the whole interval."""
-    groups: dict[tuple[str, str, str], list[Number]] = {}
+    """Where the whole interval of the realised false alarm rate lies above the promised rate."""
+    by_promise: dict[tuple[str, str, str], list[Number]] = {}
     for number in results.where(metric="realised_fpr", detail=PROMISE):
         if number.scenario in scenarios:
             promise = (number.details["rule"], number.details["target"], number.scenario)
-            groups.setdefault(promise, []).append(number)
+            by_promise.setdefault(promise, []).append(number)
     texts = []
-    for (rule, target, scenario), numbers in groups.items():
-        broken = [n for n in numbers if n.ci_low is not None and n.ci_low > float(target)]
-        cells = [
-            Markup("{} on {} ({})").format(label(n.method), n.category, shown(n)) for n in broken
+    for (rule, target, scenario), numbers in by_promise.items():
+        broken = [
+            Markup("{} on {} ({})").format(label(number.method), number.category, shown(number))
+            for number in numbers
+            if number.ci_low is not None and number.ci_low > float(target)
         ]
         verdict = (
-            Markup("is broken for {}").format(listed(cells))
-            if cells
-            else "is contradicted by no interval"
+            Markup("is broken for {}").format(listed(broken))
+            if broken
+            else "is not contradicted by any interval"
         )
         texts.append(
             Markup("{}, scenario {}: the promise of a false alarm rate of {} {}.").format(
@@ -175,27 +173,27 @@ def promises(results: Results, scenarios: Sequence[str]) -> list[Markup]:
 
 
 def transfers(results: Results) -> list[Markup]:
-    """What the clean threshold does on shifted images of each category: observed rates."""
+    """The observed false alarm rates of the clean threshold on clean and on shifted images."""
     texts = []
     for method in results.methods:
-        parts = []
+        rates = []
         for category in results.categories:
-            home, away = (
+            clean, shifted = (
                 results.find(
                     "transfer", method, category, "fpr", threshold_from="clean", tested_on=domain
                 )
                 for domain in ("clean", "shift")
             )
-            if home and away:
-                parts.append(
+            if clean is not None and shifted is not None:
+                rates.append(
                     Markup("{} on clean and {} on shifted {} images").format(
-                        shown(home), shown(away), category
+                        shown(clean), shown(shifted), category
                     )
                 )
-        if parts:
+        if rates:
             texts.append(
                 Markup("{} with the threshold from clean has a false alarm rate of {}.").format(
-                    label(method), listed(parts)
+                    label(method), listed(rates)
                 )
             )
     return texts
@@ -207,21 +205,20 @@ def comparisons(results: Results, scenarios: Iterable[str]) -> list[Markup]:
     for scenario in scenarios:
         for pair in results.pairs:
             first, second = map(label, pair)
-            tested = [category for _, category in results.tested(scenario, pair, "delong")]
-            apart = results.told_apart(scenario, pair, "image_auroc", "delong")
+            p_values = results.tested(scenario, pair, "delong")
+            differences = results.significant(scenario, pair, "image_auroc", "delong")
             clauses = []
-            for category, by in apart.items():
-                p = results.find(
-                    scenario, pair[0], category, "p_delong_holm", against_method=pair[1]
-                )
-                clauses.append(
-                    Markup("{} ranks better on {} (difference {}, Holm p {})").format(
-                        first if by.value > 0 else second, category, shown(by), span(p)
+            for p, category in p_values:
+                by = differences.get(category)
+                if by is not None:
+                    clauses.append(
+                        Markup("{} ranks better on {} (difference {}, Holm p {})").format(
+                            first if by.value > 0 else second, category, shown(by), span(p)
+                        )
                     )
-                )
-            rest = [category for category in tested if category not in apart]
-            if rest:
-                clauses.append(Markup("no difference is shown on {}").format(listed(rest)))
+            others = [category for _, category in p_values if category not in differences]
+            if others:
+                clauses.append(Markup("no difference is shown on {}").format(listed(others)))
             if clauses:
                 texts.append(
                     Markup("Scenario {}, {} against {}: {}.").format(
@@ -232,27 +229,24 @@ def comparisons(results: Results, scenarios: Iterable[str]) -> list[Markup]:
 
 
 def shortcut(results: Results) -> list[Markup]:
-    """Whether patches of one model for all find their neighbours in other categories."""
-    parts = []
-    shares = {"metric": "other_category_share", "detail": "patches"}
-    for defect in results.where(**shares, detail_value="defect"):
-        place = (defect.scenario, defect.method, defect.category, defect.metric)
-        normal = results.find(*place, patches="normal")
-        if normal:
-            parts.append(
+    """Whether the patches of one model for all categories are matched across categories."""
+    shares = []
+    for defect in results.where(
+        metric="other_category_share", detail="patches", detail_value="defect"
+    ):
+        normal = results.find(
+            defect.scenario, defect.method, defect.category, defect.metric, patches="normal"
+        )
+        if normal is not None:
+            shares.append(
                 Markup("{} of the defect and {} of the normal patches of {}").format(
                     shown(defect), shown(normal), defect.category
                 )
             )
-    return (
-        [
-            Markup(
-                "The nearest neighbour in the common memory bank comes from another category for {}."
-            ).format(listed(parts))
-        ]
-        if parts
-        else []
-    )
+    if not shares:
+        return []
+    text = "The nearest neighbour in the common memory bank comes from another category for {}."
+    return [Markup(text).format(listed(shares))]
 
 
 def weakest_types(results: Results, scenarios: Iterable[str]) -> list[Markup]:
@@ -264,65 +258,66 @@ def weakest_types(results: Results, scenarios: Iterable[str]) -> list[Markup]:
             for number in results.where(
                 metric="recall", detail="defect_type", scenario=scenario, method=method
             ):
-                rival = lowest.setdefault(number.category, number)
-                lowest[number.category] = min(rival, number, key=lambda n: n.value)
-            parts = [
+                weakest = lowest.setdefault(number.category, number)
+                if number.value < weakest.value:
+                    lowest[number.category] = number
+            types = [
                 Markup("{} on {} ({} of {} images)").format(
-                    span(n, "defect_type"), category, shown(n), span(n, "n_images")
+                    span(number, "defect_type"), category, shown(number), span(number, "n_images")
                 )
-                for category, n in lowest.items()
+                for category, number in lowest.items()
             ]
-            if parts:
+            if types:
                 texts.append(
                     Markup("Scenario {}, {}: the lowest observed recall is that of {}.").format(
-                        label(scenario), label(method), listed(parts)
+                        label(scenario), label(method), listed(types)
                     )
                 )
     return texts
 
 
 def missed(results: Results, scenarios: Iterable[str]) -> list[Markup]:
-    """Which share of the defects no method finds."""
+    """The share of the defect images that no method finds."""
     texts = []
     for scenario in scenarios:
-        parts = [
-            Markup("{} on {}").format(shown(n), n.category)
-            for n in results.where(metric="missed_by_all", scenario=scenario)
+        shares = [
+            Markup("{} on {}").format(shown(number), number.category)
+            for number in results.where(metric="missed_by_all", scenario=scenario)
         ]
-        if parts:
+        if shares:
             texts.append(
                 Markup(
                     "Scenario {}: the share of defect images that every method misses is {}."
-                ).format(label(scenario), listed(parts))
+                ).format(label(scenario), listed(shares))
             )
     return texts
 
 
 def seeds(results: Results) -> list[Markup]:
-    """How far image AUROC moves when the models are fitted again with other seeds."""
-    groups: dict[str, dict[str, list[Number]]] = {}
+    """The range of image AUROC when the models are fitted again with other seeds."""
+    by_method: dict[str, dict[str, list[Number]]] = {}
     for number in results.where(scenario="seeds", metric="image_auroc"):
-        groups.setdefault(number.method, {}).setdefault(number.category, []).append(number)
+        by_method.setdefault(number.method, {}).setdefault(number.category, []).append(number)
     texts = []
-    for method, categories in groups.items():
-        parts = [
+    for method, categories in by_method.items():
+        ranges = [
             Markup("{} and {} on {}").format(
-                span(min(own, key=lambda n: n.value)),
-                span(max(own, key=lambda n: n.value)),
+                span(min(numbers, key=attrgetter("value"))),
+                span(max(numbers, key=attrgetter("value"))),
                 category,
             )
-            for category, own in categories.items()
+            for category, numbers in categories.items()
         ]
         texts.append(
-            Markup("{} fitted with other seeds: image AUROC lies between {}.").format(
-                label(method), listed(parts)
+            Markup("When {} is fitted with other seeds, image AUROC lies between {}.").format(
+                label(method), listed(ranges)
             )
         )
     return texts
 
 
 def summary(results: Results) -> list[Markup]:
-    """The study in a few lines, of what was computed."""
+    """The study in a few sentences about what was computed."""
     steps = [
         ("clean", "no_adaptation", "image_auroc", "Under the shift"),
         ("clean", "no_adaptation", "specificity", "At the deployed threshold"),

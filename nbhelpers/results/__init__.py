@@ -1,1 +1,1 @@
-"""The tidy table: findings in, rows out; written by `table`, read by `numbers`, shown by `views`."""
+"""The tidy table: ``table`` writes it, ``numbers`` reads it, and ``views`` shows it."""

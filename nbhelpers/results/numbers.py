@@ -1,7 +1,7 @@
-"""Look numbers up in the tidy table and write them as text: what every report table, figure and
-sentence reads.
+"""Look numbers up in the tidy table and write them as text.
 
-``Results`` is made once and handed on to all that read it.
+Every table, figure and sentence of the report reads the table through ``Results``, which is made
+once and handed on.
 """
 
 from __future__ import annotations
@@ -34,14 +34,15 @@ from nbhelpers.scenarios import SCENARIOS
 
 T = TypeVar("T")
 
-#: Scenarios in the order in which they are told; one that is not here comes after them.
+#: Scenarios in the order of the report; any other scenario comes after them.
 SCENARIO_ORDER = tuple(SCENARIOS)
-#: Blocks of the tidy table that are no scenario of the protocol.
+#: Names in the column ``scenario`` that are not scenarios of the protocol.
 BLOCKS = ("data", "seeds", "transfer", "reconstruction")
 #: Below this, a Holm-corrected p value is called a difference.
 ALPHA = 0.05
-#: A difference below this is the noise of adding in another order.
+#: A difference below this is rounding noise: sums depend on the order of their terms.
 NOTHING = 1e-6
+#: Metrics that count something and are printed without decimals.
 COUNTS = (
     "train_good",
     "val_good",
@@ -83,19 +84,27 @@ LABELS = {
     "mse": "MSE",
     "l1": "L1",
     "images": "reconstructed",
+    "cliffs_delta": "Cliff's delta",
+    "hedges_g": "Hedges' g",
+    "ks": "KS distance",
+    "p_ks": "p (KS)",
+    "p_ks_holm": "Holm p (KS)",
 } | {name: row.label for name, row in METHODS.items()}
 
 
 def label(name: str, against: str = "") -> str:
-    """A name of the tidy table as a reader would write it: ``image_auroc`` is image AUROC; with
-    what was subtracted, where something was.
+    """A name of the tidy table as it is printed: ``image_auroc`` becomes "image AUROC".
+
+    Args:
+        name: A metric, a method, a scenario or a column.
+        against: What was subtracted; "" where nothing was.
     """
     words = LABELS.get(name, name.replace("_", " "))
     return f"{words} - {label(against)}" if against else words
 
 
 def read_metrics(path: Path) -> pd.DataFrame:
-    """The tidy table as it is stored; a category called 007 or None keeps its name."""
+    """Read the tidy table from a file; a category called 007 or None keeps its name."""
     return pd.read_csv(
         path,
         dtype=dict.fromkeys(TEXTS, str) | {"macro": bool},
@@ -106,7 +115,7 @@ def read_metrics(path: Path) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Number:
-    """One row of the tidy table; what is not stored is None."""
+    """One row of the tidy table; an end of an interval or a count that is not stored is None."""
 
     scenario: str
     against: str
@@ -125,7 +134,7 @@ class Number:
 
     @property
     def key(self) -> str:
-        """The row's name: a JSON array of what stands in the columns ``KEYS``."""
+        """The row's name: a JSON array of its values in the columns ``KEYS``."""
         return json.dumps([getattr(self, name) for name in KEYS], ensure_ascii=False)
 
     @property
@@ -135,12 +144,15 @@ class Number:
 
     @property
     def is_difference(self) -> bool:
+        """Whether another scenario or method was subtracted."""
         return bool(self.against or self.against_method)
 
     @property
     def has_interval(self) -> bool:
-        """Whether there is an interval that is more than the value itself."""
-        if None in (self.ci_low, self.ci_high) or (self.is_difference and self.is_nothing):
+        """Whether there is an interval, and it is wider than the value itself."""
+        if self.ci_low is None or self.ci_high is None:
+            return False
+        if self.is_difference and self.is_nothing:
             return False
         return not self.ci_low == self.ci_high == self.value
 
@@ -154,19 +166,26 @@ class Number:
 
     @property
     def sign(self) -> int | None:
-        """1 or -1 where the interval lies on one side of 0, 0 where it does not, None without an
-        interval.
+        """On which side of 0 the interval lies.
+
+        Returns:
+            1 above, -1 below, 0 where it includes 0, and None where there is no interval.
         """
         if self.ci_low is None or self.ci_high is None:
             return None
-        return 1 if self.ci_low > NOTHING else -1 if self.ci_high < -NOTHING else 0
+        if self.ci_low > NOTHING:
+            return 1
+        return -1 if self.ci_high < -NOTHING else 0
 
     def text(self, field: str = "value") -> str:
-        """``value``, ``ci_low``, ``ci_high``, ``n_images`` or ``seed`` as it is printed; a
-        detail by its name.
+        """One field of the row as it is printed.
+
+        Args:
+            field: ``value``, ``ci_low``, ``ci_high``, ``n_images``, ``seed``, or the name of a
+                detail.
 
         Raises:
-            DataError: the row has no such field.
+            DataError: The row has no such field.
         """
         if field in self.details:
             return self.details[field]
@@ -181,12 +200,12 @@ class Number:
             return "<0.001" if number < 0.001 else f"{number:.3f}"
         if self.metric == "threshold":
             return f"{number:.4g}"
-        if self.metric in ("mse", "l1"):  # so small that three decimals would leave one digit
+        if self.metric in ("mse", "l1"):  # too small for three decimals
             return f"{number:#.3g}"
         if self.is_difference:
             if abs(number) < NOTHING:
                 return "0.000"
-            # an end so close to 0 has the digits that say on which side it lies
+            # Close to 0 there are as many digits as it takes to show the sign.
             return f"{number:+.3f}" if abs(number) >= 0.0005 else f"{number:+.6f}".rstrip("0")
         return f"{number:.3f}" if field == "value" else f"{number:.2f}"
 
@@ -198,21 +217,29 @@ class Number:
 
 
 def _number(row: tuple) -> Number:
-    *key, value, low, high, n_images = row
-    low, high = (None if pd.isna(bound) else float(bound) for bound in (low, high))
-    return Number(*key, float(value), low, high, None if pd.isna(n_images) else int(n_images))
+    named = dict(zip(COLUMNS, row, strict=True))
+    named["value"] = float(named["value"])
+    for bound in ("ci_low", "ci_high"):
+        named[bound] = None if pd.isna(named[bound]) else float(named[bound])
+    named["n_images"] = None if pd.isna(named["n_images"]) else int(named["n_images"])
+    return Number(**named)
 
 
 def in_order(names: Collection[T], order: Sequence[T]) -> list[T]:
-    """Names by their place in ``order``; those that are not in it come last, as they are."""
+    """Sort names by their index in ``order``; the others come last, in the order they have."""
     return [name for name in order if name in names] + [name for name in names if name not in order]
 
 
 class Results:
-    """The tidy table, asked by what stands in its columns.
+    """The tidy table, which is asked for rows by the values in its columns.
+
+    Attributes:
+        table: The table with the columns ``COLUMNS``.
+        numbers: Its rows in the same order.
 
     Raises:
-        DataError: a column is missing, a value is missing or infinite, or two rows have one name.
+        DataError: A column is missing, a value is missing or infinite, or two rows have the same
+            name.
     """
 
     def __init__(self, table: pd.DataFrame) -> None:
@@ -247,35 +274,45 @@ class Results:
         against_method: str = "",
         **details: str,
     ) -> Number | None:
-        """The row of that name (of the first seed, where there are several), or None."""
-        place = (scenario, against, method, against_method, category, *detailed(metric, **details))
-        return self._first.get(place)
+        """The row of that name, or None; where there are several seeds, the row of the first.
+
+        Args:
+            scenario: Scenario, or what was subtracted from in a difference.
+            method: Method, likewise.
+            category: Category, or ``MACRO``.
+            metric: Name of the metric.
+            against: Scenario that was subtracted.
+            against_method: Method that was subtracted.
+            details: What the metric is restricted to, such as ``rule="mad"``.
+        """
+        names = (scenario, against, method, against_method, category, *detailed(metric, **details))
+        return self._first.get(names)
 
     def where(self, **columns: str | bool) -> list[Number]:
         """The rows that have these values in these columns."""
         chosen = np.ones(len(self.table), bool)
         for name, value in columns.items():
             chosen &= (self.table[name] == value).to_numpy()
-        return [self.numbers[place] for place in np.flatnonzero(chosen)]
+        return [self.numbers[index] for index in np.flatnonzero(chosen)]
 
     def _names(self, column: str, **columns: str | bool) -> dict[str, None]:
         return dict.fromkeys(getattr(number, column) for number in self.where(**columns))
 
     @cached_property
     def scenarios(self) -> list[str]:
-        """Scenarios that were evaluated, in the order in which they are told."""
+        """Scenarios that were evaluated, in the order of the report."""
         names = self._names("scenario", against="")
         return in_order([name for name in names if name not in BLOCKS], SCENARIO_ORDER)
 
     @cached_property
     def methods(self) -> list[str]:
-        """Methods that were evaluated in a scenario, in the order in which they are told."""
+        """Methods that were evaluated in a scenario, in the order of the report."""
         levels = {"against": "", "against_method": "", "detail": ""}
         return in_order(self._names("method", metric="image_auroc", **levels), METHOD_ORDER)
 
     @cached_property
     def autoencoders(self) -> list[str]:
-        """Autoencoders among the methods, and those that were looked at one by one alone."""
+        """Autoencoders among the methods, and those that were only reconstructed with."""
         names = dict.fromkeys([*self.methods, *self._names("method", scenario="reconstruction")])
         return in_order([name for name in names if architecture_of(name)], METHOD_ORDER)
 
@@ -286,8 +323,8 @@ class Results:
 
     @cached_property
     def pairs(self) -> list[tuple[str, str]]:
-        """Compared methods, ``("patchcore", "padim")``, in the order in which methods are told."""
-        names = dict.fromkeys((n.method, n.against_method) for n in self.numbers)
+        """Compared methods, such as ``("patchcore", "padim")``, in the order of the report."""
+        names = dict.fromkeys((number.method, number.against_method) for number in self.numbers)
         order = list(itertools.product(METHOD_ORDER, METHOD_ORDER))
         return in_order([pair for pair in names if pair[1]], order)
 
@@ -296,28 +333,38 @@ class Results:
         return category if category != MACRO else macro_name(self.categories)
 
     def tested(self, scenario: str, pair: tuple[str, str], test: str) -> list[tuple[Number, str]]:
-        """Corrected p values of a test of two methods (``delong``, ``permutation``, ``mcnemar``),
-        by category.
+        """Corrected p values of a test of two methods, each with its category.
+
+        Args:
+            scenario: Where they are compared.
+            pair: The two methods.
+            test: ``delong``, ``permutation`` or ``mcnemar``.
         """
         method, other = pair
-        found = (
-            (self.find(scenario, method, c, f"p_{test}_holm", against_method=other), c)
-            for c in self.categories
+        p_values = (
+            (
+                self.find(scenario, method, category, f"p_{test}_holm", against_method=other),
+                category,
+            )
+            for category in self.categories
         )
-        return [(p, category) for p, category in found if p is not None]
+        return [(p, category) for p, category in p_values if p is not None]
 
-    def told_apart(
+    def significant(
         self, scenario: str, pair: tuple[str, str], metric: str, test: str
     ) -> dict[str, Number]:
-        """Categories in which the two methods differ after Holm's correction, each with the
-        difference.
+        """The difference of two methods in each category where it is significant.
+
+        Args:
+            scenario: Where they are compared.
+            pair: The two methods.
+            metric: The metric whose difference is given.
+            test: The test that decides, after Holm's correction; see ``tested``.
         """
         method, other = pair
-        found = {
-            c: self.find(scenario, method, c, metric, against_method=other)
-            for p, c in self.tested(scenario, pair, test)
-            if p.value < ALPHA
-        }
-        return {
-            category: difference for category, difference in found.items() if difference is not None
-        }
+        differences = {}
+        for p, category in self.tested(scenario, pair, test):
+            difference = self.find(scenario, method, category, metric, against_method=other)
+            if p.value < ALPHA and difference is not None:
+                differences[category] = difference
+        return differences

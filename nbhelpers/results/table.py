@@ -1,6 +1,6 @@
 """The tidy table: its columns, and how findings become its rows.
 
-A row is one value. Its name is spread over columns, so that nobody takes a name apart:
+A row is one value. Its name is spread over columns, so that no name has to be parsed:
 
 - ``scenario`` and ``method``; in a difference also ``against`` and ``against_method``, what was
   subtracted (the "before"); "" where nothing was.
@@ -23,7 +23,7 @@ import pandas as pd
 
 from nbhelpers.scenarios import SCENARIOS
 
-#: The columns that name a row; no two rows have the same.
+#: The columns that name a row; no two rows have the same values in all of them.
 KEYS = (
     "scenario",
     "against",
@@ -42,38 +42,47 @@ NUMBERS = ("value", "ci_low", "ci_high", "n_images")
 COLUMNS = (*KEYS, *NUMBERS)
 #: The category of a macro average; no folder is called this.
 MACRO = ""
-#: Details of two parts: a promised rate of false alarms by a rule, the same after recalibration,
-#: and a threshold carried from one domain to another.
+#: Details that hold two texts: a promised false positive rate by a rule, the same after
+#: recalibration, and a threshold carried from one domain to another.
 PROMISE, MENDING, TRANSFER = ("rule+target", "recalibrated_on+target", "threshold_from+tested_on")
 COMPOUND = {
     PROMISE: ("rule", "target"),
     MENDING: ("recalibrated_on", "target"),
     TRANSFER: ("threshold_from", "tested_on"),
 }
-#: What an autoencoder's heads are compared by, and the head of those rows that are another method's
-#: own score.
-HEAD_METRICS, OWN_HEAD = ("image_auroc", "pixel_auroc", "aupro"), "own"
+#: The metrics by which an autoencoder's heads are compared.
+HEAD_METRICS = ("image_auroc", "pixel_auroc", "aupro")
+#: The head in the rows of a method that has no heads but its own score.
+OWN_HEAD = "own"
 #: A metric's name, its detail and the detail's value.
 Metric = tuple[str, str, str]
+#: The columns ``NUMBERS`` of one row: value, ci_low, ci_high, n_images.
+Entry = dict[str, Any]
 
 
 def detailed(metric: str, /, **details: object) -> Metric:
-    """A metric with what it is restricted to: ``detailed("recall", rule="mad")``."""
-    values = [str(value) for value in details.values()]
+    """A metric with what it is restricted to, such as ``detailed("recall", rule="mad")``.
+
+    Returns:
+        The metric, the detail and the detail's value, as they stand in the columns.
+    """
+    names, values = list(details), [str(value) for value in details.values()]
+    if not values:
+        return metric, "", ""
     if len(values) == 1:
-        return metric, *details, *values
-    return metric, "+".join(details), json.dumps(values, ensure_ascii=False) if values else ""
+        return metric, names[0], values[0]
+    return metric, "+".join(names), json.dumps(values, ensure_ascii=False)
 
 
 def details_of(detail: str, value: str) -> dict[str, str]:
-    """What ``detailed`` was given, from a row's ``detail`` and ``detail_value``."""
+    """The details that ``detailed`` was given, from a row's ``detail`` and ``detail_value``."""
     if detail in COMPOUND:
         return dict(zip(COMPOUND[detail], json.loads(value), strict=True))
     return {detail: value} if detail else {}
 
 
 def macro_name(categories: Collection[str]) -> str:
-    """What a reader is told that the macro average is called; never the name of a category."""
+    """The printed name of the macro average, which is never the name of a category."""
     name = "macro"
     while name in categories:
         name += " average"
@@ -85,16 +94,26 @@ def to_rows(
     method: str,
     category: str,
     seed: int,
-    metrics: Mapping[str | Metric, dict[str, Any]],
+    metrics: Mapping[str, Entry] | Mapping[Metric, Entry] | Mapping[str | Metric, Entry],
     against: str = "",
     against_method: str = "",
 ) -> list[dict[str, Any]]:
-    """Entries by metric (a name, or what ``detailed`` gives) as rows of the tidy table."""
+    """Entries by metric as rows of the tidy table.
+
+    Args:
+        scenario: Scenario of all rows.
+        method: Method of all rows.
+        category: Category of all rows, or ``MACRO``.
+        seed: Seed of all rows.
+        metrics: A metric's name, or what ``detailed`` gives, to its value, interval and count.
+        against: Scenario that was subtracted.
+        against_method: Method that was subtracted.
+    """
     rows = []
-    for metric, found in metrics.items():
+    for metric, entry in metrics.items():
         key = detailed(metric) if isinstance(metric, str) else metric
-        place = (scenario, against, method, against_method, category, category == MACRO, seed)
-        rows.append(dict(zip(KEYS, (*place, *key), strict=True)) | found)
+        names = (scenario, against, method, against_method, category, category == MACRO, seed)
+        rows.append(dict(zip(KEYS, (*names, *key), strict=True)) | entry)
     return rows
 
 
@@ -104,19 +123,19 @@ def plain(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def as_table(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """Rows as a table with the columns of ``COLUMNS``, also where there is none."""
+    """Rows as a table with the columns of ``COLUMNS``, also where there are no rows."""
     return pd.DataFrame(list(rows), columns=list(COLUMNS)).astype({"macro": bool})
 
 
 def results_table(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """The tidy table with the columns of ``COLUMNS``: scenarios in their order, then what compares
-    them.
+    """The tidy table in its order: scenarios first, then the differences between them.
 
-    Macro averages stand after their categories.
+    Macro averages come after their categories.
     """
     table = as_table(rows)
     order = {name: index for index, name in enumerate(SCENARIOS)}
-    place = table.scenario.map(order).where(table.against == "").fillna(len(order))
-    by = ["scenario", "against", "method", "against_method", "macro", "category", *KEYS[6:]]
-    table = table.assign(_place=place).sort_values(["_place", *by], kind="stable")
+    rank = table.scenario.map(order).where(table.against == "").fillna(len(order))
+    by = ["scenario", "against", "method", "against_method", "macro", "category"]
+    by += ["seed", "metric", "detail", "detail_value"]
+    table = table.assign(_rank=rank).sort_values(["_rank", *by], kind="stable")
     return table[list(COLUMNS)].reset_index(drop=True)

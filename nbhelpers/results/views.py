@@ -1,6 +1,4 @@
-"""Results as files and as readable tables; every one is a view of the evaluations, nothing is typed
-in.
-"""
+"""The tidy table as readable tables, with one column per metric."""
 
 from __future__ import annotations
 
@@ -15,8 +13,10 @@ HEADLINES = ("image_auroc", "pixel_auroc", "aupro", "f1", "trivial_f1", "specifi
 
 
 def printed(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows with their names as they are printed: a difference is called ``after - before`` or
-    ``one method - other method``, and the category of a macro average ``macro``.
+    """The rows with their names as they are printed.
+
+    A difference is called ``after - before`` or ``one method - other method``, and the category
+    of a macro average is called ``macro``.
     """
 
     def difference(name: str, against: str) -> pd.Series:
@@ -49,35 +49,39 @@ def _with_interval(table: pd.DataFrame, digits: int = 2) -> pd.DataFrame:
 
 
 def headline_table(table: pd.DataFrame, metrics: Iterable[str] = HEADLINES) -> pd.DataFrame:
-    """The tidy table with one row per scenario, method and category, in its order, and one column
-    per metric; NaN where skipped.
+    """One row per scenario, method and category of the tidy table, and one column per metric.
+
+    A metric that was skipped is NaN.
     """
     chosen = printed(table[table.metric.isin(list(metrics)) & (table.detail == "")])
     return _wide(chosen, ["scenario", "method", "category", "seed"], metrics)
 
 
 def with_intervals(table: pd.DataFrame, metrics: Iterable[str], digits: int = 2) -> pd.DataFrame:
-    """As ``headline_table`` of one scenario, each cell as text: value [low, high]."""
+    """As ``headline_table`` of one scenario, with each number as text: value [low, high]."""
     chosen = printed(table[table.metric.isin(list(metrics)) & (table.detail == "")])
-    there = [name for name in metrics if name in set(chosen.metric)]
-    return _wide(_with_interval(chosen, digits), ["method", "category"], there)
+    columns = [name for name in metrics if name in set(chosen.metric)]
+    return _wide(_with_interval(chosen, digits), ["method", "category"], columns)
 
 
 def qualified(
     table: pd.DataFrame, detail: str, metrics: Iterable[str], interval: bool = False
 ) -> pd.DataFrame:
-    """Rows that have a detail as a wide table: scenario, method, category, the detail, and one
-    column per metric.
+    """The rows that have a detail as a wide table.
 
     Args:
         table: Rows of the tidy table.
-        detail: The one that is wanted, e.g. ``rule``.
-        metrics: Their names.
-        interval: Each cell as text, value [low, high].
+        detail: Name of the detail, such as ``rule``.
+        metrics: Names of the metrics.
+        interval: Whether each number is a text, value [low, high].
+
+    Returns:
+        Columns scenario (left out where there is one scenario and ``interval`` is False), method,
+        category, the detail, and one per metric.
     """
     chosen = printed(table[table.metric.isin(list(metrics)) & (table.detail == detail)])
-    there = [name for name in metrics if name in set(chosen.metric)]
+    columns = [name for name in metrics if name in set(chosen.metric)]
     chosen = _with_interval(chosen) if interval else chosen
-    wide = _wide(chosen, ["scenario", "method", "category", "detail_value"], there)
+    wide = _wide(chosen, ["scenario", "method", "category", "detail_value"], columns)
     wide = wide.rename_axis(columns=None).reset_index().rename(columns={"detail_value": detail})
     return wide if wide.scenario.nunique() > 1 or interval else wide.drop(columns="scenario")

@@ -13,6 +13,7 @@ from nbhelpers.analyses.scenarios import evaluate_cell
 from nbhelpers.figures.misses import plot_margin_area, plot_recall_by_property
 from nbhelpers.files import write_json
 from nbhelpers.predictions import Predictions
+from nbhelpers.results.numbers import Results
 from nbhelpers.study import Study, open_study
 
 SMALL = {
@@ -115,11 +116,13 @@ def test_recall_rows_say_what_each_method_is_blind_to(study, tmp_path):
 
 def test_parts_add_up_to_the_recall_of_the_cell(study):
     rows = pd.DataFrame(error_study.recall_rows(study, "clean"))
-    for (method, category), own in rows[rows.method != "all"].groupby(["method", "category"]):
+    for (method, category), images in rows[rows.method != "all"].groupby(["method", "category"]):
         whole = evaluate_cell(study, "clean", method, category)["metrics"]["recall"]["value"]
         for name in ("defect_type", "size", "border", "contrast"):
-            part = own[(own.metric == "recall") & (own.detail == name)]
-            assert (part.value * part.n_images).sum() / part.n_images.sum() == pytest.approx(whole)
+            group = images[(images.metric == "recall") & (images.detail == name)]
+            assert (group.value * group.n_images).sum() / group.n_images.sum() == pytest.approx(
+                whole
+            )
 
 
 def test_errors_are_listed_and_written(study):
@@ -133,10 +136,12 @@ def test_errors_are_listed_and_written(study):
         "false_negative"
     }  # every good image scores below every defect that is seen
     for method, blind in BLIND.items():
-        own = table[table.method == method]
-        assert set(own.defect_type) == blind and len(own) == 3 * len(blind) * len(study.categories)
-        assert (own.margin < 0).all() and own["size"].notna().all()
-        assert all(part.margin.is_monotonic_increasing for _, part in own.groupby("category"))
+        images = table[table.method == method]
+        assert set(images.defect_type) == blind and len(images) == 3 * len(blind) * len(
+            study.categories
+        )
+        assert (images.margin < 0).all() and images["size"].notna().all()
+        assert all(group.margin.is_monotonic_increasing for _, group in images.groupby("category"))
 
 
 def test_hard_cases_come_first(study):
@@ -172,15 +177,26 @@ def test_tests_are_adjusted_over_all_questions(study):
     tests = error_study.margin_tests(study, "clean")
     assert len(tests) == 16 and (tests.p_holm >= tests.p).all()
     assert tests.p_holm.min() == pytest.approx(16 * tests.p.min())
-    separated = (
-        error_study.separations(study, "clean")
-        .set_index(["method", "category", "defect_type"])
-        .image_auroc
-    )
-    assert (
-        separated["padim", "carpet", "hole"] == 0.0
-        and separated["patchcore", "carpet", "hole"] == 1.0
-    )
+
+
+def test_separation_has_rows_for_each_defect_type(study):
+    table = error_study.separations(study, "clean")
+    separated = table.set_index(["method", "category", "defect_type"])
+    assert separated.image_auroc["padim", "carpet", "hole"] == 0.0
+    assert separated.cliffs_delta["padim", "carpet", "hole"] == -1.0
+    assert separated.cliffs_delta["patchcore", "carpet", "hole"] == 1.0
+    assert separated.overlap["patchcore", "carpet", "hole"] == 0.0
+    assert (table.ks_pvalue_holm >= table.ks_pvalue).all()
+    assert table.ks_pvalue_holm.min() == pytest.approx(min(1, len(table) * table.ks_pvalue.min()))
+    results = Results(error_study.separation_part(study, "clean").rows())
+    for (method, category, name), row in separated.iterrows():
+        names = ("clean", method, category)
+        delta = results.find(*names, "cliffs_delta", defect_type=name)
+        assert (delta.value, delta.ci_low) == (row.cliffs_delta, row.cliffs_delta_low)
+        test = study.predictions(method, category, fitted_on="clean", domain="clean", split="test")
+        assert delta.n_images == sum(kind in ("good", name) for kind in test.defect_types)
+        assert results.find(*names, "overlap", defect_type=name).ci_low is None
+        assert results.find(*names, "p_ks_holm", defect_type=name).value == row.ks_pvalue_holm
 
 
 def test_a_category_without_masks_has_rows_of_its_types_only(study, tmp_path):

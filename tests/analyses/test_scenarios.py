@@ -72,7 +72,7 @@ def metrics(study):
 
 def cell(metrics, scenario, method, category, against=""):
     """Plain metrics of a cell, or what of it is left when another scenario is subtracted."""
-    own = metrics[
+    rows = metrics[
         (metrics.scenario == scenario)
         & (metrics.method == method)
         & (metrics.category == category)
@@ -80,7 +80,7 @@ def cell(metrics, scenario, method, category, against=""):
         & (metrics.against_method == "")
         & (metrics.detail == "")
     ]
-    return own.set_index("metric")
+    return rows.set_index("metric")
 
 
 @pytest.fixture(scope="module")
@@ -169,11 +169,11 @@ def test_a_difference_is_that_of_its_two_cells(study, metrics):
         before, after = (
             cell(metrics, name, method, category).value for name in ("clean", "no_adaptation")
         )
-        found = cell(metrics, "no_adaptation", method, category, "clean")
-        assert found.value.image_auroc == pytest.approx(
+        change = cell(metrics, "no_adaptation", method, category, "clean")
+        assert change.value.image_auroc == pytest.approx(
             after.image_auroc - before.image_auroc, abs=1e-9
         )
-        assert found.ci_low.image_auroc <= found.ci_high.image_auroc
+        assert change.ci_low.image_auroc <= change.ci_high.image_auroc
     moved = metrics[
         (metrics.scenario == "threshold_only")
         & (metrics.against == "no_adaptation")
@@ -197,7 +197,7 @@ def test_recovered_shares_by_hand(study, metrics):
 
 
 def test_method_rows_are_the_tests_and_holm_spans_the_categories(study, metrics):
-    found = metrics[
+    compared = metrics[
         (metrics.scenario == "clean")
         & (metrics.method == "patchcore")
         & (metrics.against_method == "padim")
@@ -206,11 +206,11 @@ def test_method_rows_are_the_tests_and_holm_spans_the_categories(study, metrics)
     for category in study.categories:
         a, b = (cells.tested(study, "clean", method, category) for method in ("patchcore", "padim"))
         test = delong(a.labels, a.image_scores, b.image_scores)
-        own = found[found.category == category].set_index("metric").value
-        assert own.image_auroc == pytest.approx(test["difference"], abs=1e-9)
-        assert own.p_delong == pytest.approx(test["p_value"], abs=1e-9)
+        values = compared[compared.category == category].set_index("metric").value
+        assert values.image_auroc == pytest.approx(test["difference"], abs=1e-9)
+        assert values.p_delong == pytest.approx(test["p_value"], abs=1e-9)
         p_values[category] = test["p_value"]
-    adjusted = found[found.metric == "p_delong_holm"].set_index("category").value
+    adjusted = compared[compared.metric == "p_delong_holm"].set_index("category").value
     assert adjusted.to_dict() == pytest.approx(holm(p_values))
 
 
@@ -222,31 +222,33 @@ def test_one_threshold_is_the_same_in_all_categories_and_the_ranking_that_of_the
         rows = rows[(rows.scenario == "global_one_threshold") & (rows.method == method)]
         assert rows[rows.metric == "threshold"].value.nunique() == 1
         for category in study.categories:
-            one, own = (
+            one, values = (
                 cell(metrics, s, method, category).value for s in ("global_one_threshold", "global")
             )
-            assert one.image_auroc == own.image_auroc and one.aupro == own.aupro
+            assert one.image_auroc == values.image_auroc and one.aupro == values.aupro
 
 
 def test_transfer_matrix_holds_what_the_cells_say(study, metrics, results):
     for method, category in study.cells:
-        own = cell(metrics, "global", method, category).value
-        place, origin = ("global", method, category), {"threshold_from": category}
-        assert results.find(*place, "specificity", **origin).value == pytest.approx(own.specificity)
-        assert results.find(*place, "fnr", **origin).value == pytest.approx(1 - own.recall)
+        values = cell(metrics, "global", method, category).value
+        names, origin = ("global", method, category), {"threshold_from": category}
+        assert results.find(*names, "specificity", **origin).value == pytest.approx(
+            values.specificity
+        )
+        assert results.find(*names, "fnr", **origin).value == pytest.approx(1 - values.recall)
         for source, scenario in (("clean", "no_adaptation"), ("shift", "threshold_only")):
             expected = cell(metrics, scenario, method, category).value
             where = {"threshold_from": source, "tested_on": "shift"}
-            found = results.find("transfer", method, category, "specificity", **where)
-            assert found.value == pytest.approx(expected.specificity)
+            number = results.find("transfer", method, category, "specificity", **where)
+            assert number.value == pytest.approx(expected.specificity)
 
 
 def test_the_deployed_rule_s_row_is_the_cell_s_own(study, metrics, results):
     for method, category in study.cells:
-        own = cell(metrics, "clean", method, category).value
+        values = cell(metrics, "clean", method, category).value
         for name in ("threshold", "f1", "recall", "specificity"):
-            found = results.find("clean", method, category, name, rule="f1_optimal")
-            assert found.value == pytest.approx(own[name])
+            number = results.find("clean", method, category, name, rule="f1_optimal")
+            assert number.value == pytest.approx(values[name])
     wide = qualified(thresholds.rules(study, "clean"), "rule", ["f1", "degenerate"])
     assert {"mad", "otsu", "percentile_99.5"} <= set(wide.rule) and "conformal_0.01" not in set(
         wide.rule
@@ -262,15 +264,15 @@ def test_promises_by_hand(study, results):
         val.image_scores[val.labels == 0]
     )  # 3 images: rank ceil(4 * 0.7) = 3 for 0.3, none for 0.1
     assert len(good) == 3
-    place, split = ("clean", "patchcore", "carpet"), {"rule": "conformal_split"}
+    names, split = ("clean", "patchcore", "carpet"), {"rule": "conformal_split"}
     flagged = test.image_scores[test.labels == 0] > good[2]
-    found = results.find(*place, "realised_fpr", **split, target="0.3")
-    assert found.value == pytest.approx(flagged.mean())
-    assert (found.detail, found.detail_value) == ("rule+target", '["conformal_split", "0.3"]')
-    assert results.find(*place, "realised_fpr", **split, target="0.1") is None
+    number = results.find(*names, "realised_fpr", **split, target="0.3")
+    assert number.value == pytest.approx(flagged.mean())
+    assert (number.detail, number.detail_value) == ("rule+target", '["conformal_split", "0.3"]')
+    assert results.find(*names, "realised_fpr", **split, target="0.1") is None
     # every good train and val image
     crossed = {"rule": "conformal_cv", "target": "0.1"}
-    assert results.find(*place, "calibration_n", **crossed).value == 15
+    assert results.find(*names, "calibration_n", **crossed).value == 15
     folds = cross_scores(study, "patchcore", "carpet")
     own_fold = folds[folds.part == "calibration"]
     one = folds[(folds.part == "test clean") & (folds.id == test.ids[0])].set_index("fold").score
@@ -285,11 +287,14 @@ def _flagged_by_cv(study, target):
         cross_scores(study, "patchcore", "carpet"),
         cells.tested(study, "clean", "patchcore", "carpet"),
     )
-    own = folds[folds.part == "calibration"]
+    values = folds[folds.part == "calibration"]
     scores = folds[folds.part == "test clean"].pivot(index="fold", columns="id", values="score")[
         list(test.ids)
     ]
-    return cv_plus_p_values(own.score.to_numpy(), own.fold.to_numpy(), scores.to_numpy()) <= target
+    return (
+        cv_plus_p_values(values.score.to_numpy(), values.fold.to_numpy(), scores.to_numpy())
+        <= target
+    )
 
 
 def test_patch_labels_by_hand():
@@ -304,10 +309,10 @@ def test_shortcut_counts_the_patches(study, metrics, results):
     test, owners = pooled.nearest_categories(study, "patchcore", "hazelnut")
     labels = pooled.patch_labels(test.masks, owners.shape[1:])
     foreign = owners[labels == 0] == study.categories.index("carpet")
-    own = cell(metrics, "global", "patchcore", "hazelnut")
-    place = ("global", "patchcore", "hazelnut", "other_category_share")
-    assert results.find(*place, patches="normal").value == pytest.approx(foreign.mean())
-    assert own.value.bank_share + cell(
+    values = cell(metrics, "global", "patchcore", "hazelnut")
+    names = ("global", "patchcore", "hazelnut", "other_category_share")
+    assert results.find(*names, patches="normal").value == pytest.approx(foreign.mean())
+    assert values.value.bank_share + cell(
         metrics, "global", "patchcore", "carpet"
     ).value.bank_share == pytest.approx(1)
     shares = [share for _, _, share in pooled.worst_matches(study, "patchcore", 5)]
@@ -335,10 +340,10 @@ def test_seeds_are_refits_and_the_first_is_the_study_s(study, metrics):
 
 
 def test_sweeps_judge_on_validation(study):
-    found = refits.sweep(study, "padim", "carpet", "clean", "padim.n_features", [5, 20])
-    assert found["padim.n_features"].tolist() == [5, 20] and found.dimension.tolist() == [5, 20]
+    swept = refits.sweep(study, "padim", "carpet", "clean", "padim.n_features", [5, 20])
+    assert swept["padim.n_features"].tolist() == [5, 20] and swept.dimension.tolist() == [5, 20]
     val = study.predictions("padim", "carpet", fitted_on="clean", domain="clean", split="val")
-    assert found.image_auroc.iloc[1] == pytest.approx(
+    assert swept.image_auroc.iloc[1] == pytest.approx(
         delong(val.labels, val.image_scores, val.image_scores)["auroc_a"]
     )
 
@@ -351,8 +356,8 @@ def test_json_views_and_decisions_agree_with_the_table(study, metrics):
         "threshold_from": "val clean",
         "tested_on": "test clean",
     }
-    own = cell(metrics, "global", "padim", "carpet").value
-    assert view["methods"]["padim"]["carpet"]["metrics"]["f1"]["value"] == pytest.approx(own.f1)
+    values = cell(metrics, "global", "padim", "carpet").value
+    assert view["methods"]["padim"]["carpet"]["metrics"]["f1"]["value"] == pytest.approx(values.f1)
     assert set(view["methods"]["padim"]) == set(study.categories)
     assert view["macro"]["padim"]["metrics"]["f1"]["value"] == pytest.approx(
         cell(metrics, "global", "padim", MACRO).value.f1
@@ -360,7 +365,8 @@ def test_json_views_and_decisions_agree_with_the_table(study, metrics):
     decided = pd.read_csv(folder / "per_image" / "global_padim_carpet.csv")
     test = cells.tested(study, "global", "padim", "carpet")
     assert (
-        decided.decision.tolist() == decide(test.image_scores, own.threshold).astype(int).tolist()
+        decided.decision.tolist()
+        == decide(test.image_scores, values.threshold).astype(int).tolist()
     )
 
 

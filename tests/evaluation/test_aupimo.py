@@ -130,9 +130,9 @@ def test_by_hand():
 def test_ends_and_invariances():
     maps, masks = tailed(2)
     defect = masks.any(axis=(1, 2))
-    found = np.where(masks == 1, maps + 1000, maps)
+    raised = np.where(masks == 1, maps + 1000, maps)
     missed = np.where(masks == 1, 0, maps)
-    assert (per_image_aupimo(found, masks)[defect] == 1).all()
+    assert (per_image_aupimo(raised, masks)[defect] == 1).all()
     assert (per_image_aupimo(missed, masks)[defect] == 0).all()
     values = per_image_aupimo(maps, masks)
     assert per_image_aupimo(np.log(maps.astype(np.float64)), masks) == pytest.approx(

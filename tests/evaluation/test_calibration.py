@@ -64,10 +64,10 @@ def test_table_equals_sklearn(bins):
     probabilities = (
         np.round(probabilities, 1) if bins == 10 else probabilities
     )  # on the edges of the bins
-    observed, said = calibration_curve(labels, probabilities, n_bins=bins, strategy="uniform")
+    observed, predicted = calibration_curve(labels, probabilities, n_bins=bins, strategy="uniform")
     table = reliability_table(labels, probabilities, bins)
     assert table.observed.to_numpy() == pytest.approx(observed)
-    assert table.mean_probability.to_numpy() == pytest.approx(said)
+    assert table.mean_probability.to_numpy() == pytest.approx(predicted)
     assert table.n.sum() == 150
     for row in table.itertuples():
         hits = round(row.observed * row.n)
@@ -147,7 +147,7 @@ def test_prior_of_the_test_split_corrects_the_probabilities():
     [
         (
             lambda: expected_calibration_error([0, 1], [3.0, 250.0]),
-            "found 3 to 250; raw scores are none: fit `platt`",
+            "found 3 to 250; raw scores are not probabilities: fit `platt`",
         ),
         (lambda: reliability_table([0, 1], [0.1, np.nan]), "finite scores"),
         (lambda: reliability_table([0, 0], [0.1, 0.2]), "0 defect"),

@@ -61,18 +61,20 @@ def values(metrics):
 
 def test_a_cell_by_hand():
     result, draws = cell()
-    found = values(result["metrics"])
-    assert found["threshold"] == 4.5  # the middle between 3 and 6
+    metrics = values(result["metrics"])
+    assert metrics["threshold"] == 4.5  # the middle between 3 and 6
     # at 4.5: the good 5 is a false alarm, the defect 4 is missed
-    assert found["recall"] == pytest.approx(2 / 3) and found["specificity"] == pytest.approx(2 / 3)
-    assert found["image_auroc"] == pytest.approx(8 / 9) and found["trivial_f1"] == pytest.approx(
-        6 / 9
+    assert metrics["recall"] == pytest.approx(2 / 3) and metrics["specificity"] == pytest.approx(
+        2 / 3
     )
+    assert metrics["image_auroc"] == pytest.approx(8 / 9) and metrics[
+        "trivial_f1"
+    ] == pytest.approx(6 / 9)
     entry = result["metrics"]["image_auroc"]
     assert entry["ci_low"] <= entry["value"] <= entry["ci_high"] and entry["n_images"] == 6
     assert result["metrics"]["pixel_auroc"]["n_images"] == 6 and result["left_out"] == []
     assert result["metrics"]["threshold"]["n_images"] == 5
-    assert 0 <= found["ece"] <= 1 and result["metrics"]["ece"]["ci_low"] is None
+    assert 0 <= metrics["ece"] <= 1 and result["metrics"]["ece"]["ci_low"] is None
     assert draws["recall"].shape == draws["aupro"].shape == draws["threshold"].shape == (200,)
 
 
@@ -207,16 +209,16 @@ def test_table_in_a_fixed_order():
         ("macro", False),
         ("", True),
     ]
-    own = table[(table.scenario == "clean") & (table.category == "b") & (table.metric == "f1")]
-    assert own.detail_value.tolist() == ["", "mad"]
+    chosen = table[(table.scenario == "clean") & (table.category == "b") & (table.metric == "f1")]
+    assert chosen.detail_value.tolist() == ["", "mad"]
     pd.testing.assert_frame_equal(table, results_table(reversed(rows)))
     assert results_table([]).empty
 
 
 def test_scenario_files(tmp_path):
-    own, _ = cell()
+    chosen, _ = cell()
     average = {"patchcore": {"metrics": macro([cell()], 0.95)}}
-    cells = {"patchcore": {"nut": own, "macro": own}}
+    cells = {"patchcore": {"nut": chosen, "macro": chosen}}
     write_scenario(tmp_path, SCENARIOS["clean"], cells, average, {"git": "x"})
     view = json.loads((tmp_path / "clean_results.json").read_text())
     assert view["protocol"] == {
@@ -226,7 +228,7 @@ def test_scenario_files(tmp_path):
     }
     assert (
         view["methods"]["patchcore"]["nut"]["metrics"]["f1"]["value"]
-        == own["metrics"]["f1"]["value"]
+        == chosen["metrics"]["f1"]["value"]
     )
     assert set(view["methods"]["patchcore"]) == {"nut", "macro"}
     assert view["macro"]["patchcore"]["metrics"]["f1"] == average["patchcore"]["metrics"]["f1"]

@@ -39,14 +39,14 @@ def slow_aupro(maps, masks, limit):
     for i, mask in enumerate(masks):
         left = {(int(y), int(x)) for y, x in np.argwhere(mask)}
         while left:
-            found, edge = set(), [left.pop()]
+            component, edge = set(), [left.pop()]
             while edge:
                 y, x = edge.pop()
-                found.add((y, x))
+                component.add((y, x))
                 near = {(y + dy, x + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)} & left
                 left -= near
                 edge += near
-            regions.append(np.array([maps[i, y, x] for y, x in found]))
+            regions.append(np.array([maps[i, y, x] for y, x in component]))
     normal = maps[masks == 0]
     thresholds = np.unique(maps)[::-1]
     fpr = np.array([0.0] + [(normal >= t).mean() for t in thresholds])

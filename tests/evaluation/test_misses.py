@@ -23,6 +23,8 @@ from nbhelpers.evaluation.misses import (
 )
 from nbhelpers.predictions import Predictions
 
+EFFECTS = ("cliffs_delta", "hedges_g")
+
 
 def predictions(scores, labels, types=None):
     """Predictions whose maps do not matter; ids are a, b, c, ..."""
@@ -192,7 +194,7 @@ def test_decisions_that_do_not_belong_together_are_refused():
 def test_separation_by_hand():
     # cut beats 2 of 4 good images and ties with none; hole beats all four, twice
     labels, scores = [0, 0, 0, 0, 1, 1, 1], [1.0, 2.0, 3.0, 4.0, 2.5, 5.0, 6.0]
-    table = separation(labels, scores, ["good"] * 4 + ["cut", "hole", "hole"])
+    table = separation(labels, scores, ["good"] * 4 + ["cut", "hole", "hole"], seed=0)
     assert table[["defect_type", "n", "image_auroc"]].to_dict("list") == {
         "defect_type": ["cut", "hole"],
         "n": [1, 2],
@@ -202,15 +204,36 @@ def test_separation_by_hand():
     # all 15 orders of 2 defects among 6 images are equally likely; the two extreme ones are as far
     # apart as this
     assert table.ks_pvalue[1] == pytest.approx(2 / 15)
+    # delta = 2 AUROC - 1; the overlap is what the Kolmogorov-Smirnov distance leaves
+    assert table.cliffs_delta.tolist() == [0.0, 1.0]
+    assert table.overlap.tolist() == [0.5, 0.0]
+    # cut: no distance of the means. hole: means 5.5 and 2.5, pooled variance (0.5 + 5) / 4
+    assert table.hedges_g.tolist() == pytest.approx([0.0, 3 / (5.5 / 4) ** 0.5 * (1 - 3 / 15)])
+    intervals = table[[f"{name}_{end}" for name in EFFECTS for end in ("low", "high")]]
+    assert intervals.iloc[0].isna().all()  # one image
+    assert intervals.iloc[1].notna().all()
+    # a perfect separation of few images may be less than perfect on others
+    assert -1 < table.cliffs_delta_low[1] < 1 == table.cliffs_delta_high[1]
+    assert table.hedges_g_low[1] < table.hedges_g[1] < table.hedges_g_high[1]
+
+
+def test_scores_that_are_all_the_same_do_not_separate():
+    row = separation([0, 0, 1, 1], [0.1] * 4, ["good", "good", "cut", "cut"], seed=0).iloc[0]
+    assert (row.image_auroc, row.cliffs_delta, row.overlap) == (0.5, 0.0, 1.0)
+    assert np.isnan([row.hedges_g, row.hedges_g_low, row.hedges_g_high]).all()
 
 
 def test_separation_does_not_move_with_the_scale():
     rng = np.random.default_rng(5)
     labels, scores = np.repeat([0, 1], 20), rng.normal(size=40)
     types = ["good"] * 20 + ["a"] * 9 + ["b"] * 11
-    pd.testing.assert_frame_equal(
-        separation(labels, scores, types), separation(labels, np.exp(2 * scores), types)
-    )
+    ranked = ["image_auroc", "ks", "cliffs_delta", "cliffs_delta_low", "overlap"]
+    plain = separation(labels, scores, types, seed=0)
+    curved = separation(labels, np.exp(2 * scores), types, seed=0)
+    pd.testing.assert_frame_equal(plain[ranked], curved[ranked])
+    # a distance of means moves with the shape of the scale, not with its unit
+    scaled = separation(labels, 3 * scores - 7, types, seed=0)
+    pd.testing.assert_frame_equal(plain, scaled)
 
 
 def known_defects(n=12, seed=0):
@@ -248,8 +271,8 @@ def test_rank_tests_by_hand():
 
 
 def test_chance_is_called_a_pattern_no_more_often_than_said():
-    found = [margin_tests(known_defects(30, seed)).p for seed in range(200)]
-    share = (np.array(found) <= 0.05).mean(axis=0)  # (4,) questions
+    p_values = [margin_tests(known_defects(30, seed)).p for seed in range(200)]
+    share = (np.array(p_values) <= 0.05).mean(axis=0)  # (4,) questions
     assert (share > 0.005).all() and (share < 0.1).all()  # 0.05 +- 3 standard errors
 
 

@@ -1,8 +1,5 @@
-"""Permutation, Holm, McNemar and effect sizes by hand and against scipy; the comparison of methods;
-refusals.
-"""
+"""Permutation, Holm and McNemar by hand and against scipy; the comparison of methods; refusals."""
 
-import math
 from itertools import product
 
 import numpy as np
@@ -11,13 +8,10 @@ from scipy import stats
 
 from nbhelpers.errors import DataError
 from nbhelpers.evaluation.significance import (
-    cliffs_delta,
     compare_methods,
     delong,
-    hedges_g,
     holm,
     mcnemar,
-    overlap,
     paired_permutation,
 )
 from nbhelpers.predictions import Predictions
@@ -175,42 +169,6 @@ def test_mcnemar_with_zeros():
 def test_mcnemar_refuses(labels, a, b, words):
     with pytest.raises(DataError, match=words):
         mcnemar(labels, a, b)
-
-
-def test_effect_sizes_by_hand():
-    """Goods 1 3, defects 2 4 6: defect above good in 5 of 6 pairs; means 4 and 2, pooled variance
-    (8 + 2) / 3.
-    """
-    labels, scores = [0, 0, 1, 1, 1], [1, 3, 2, 4, 6]
-    assert cliffs_delta(labels, scores) == pytest.approx((5 - 1) / 6)
-    assert hedges_g(labels, scores) == pytest.approx(2 / math.sqrt(10 / 3) * (1 - 3 / 11))
-    assert overlap(labels, scores) == pytest.approx(
-        1 - 2 / 3
-    )  # at 3: both goods, one of three defects
-    assert math.isnan(hedges_g([0, 1, 1], [1, 2, 2]))
-
-
-def test_effect_sizes_at_their_ends():
-    labels = np.r_[np.zeros(20), np.ones(20)]
-    values = np.random.default_rng(0).random(20)
-    apart, same = np.r_[values, values + 2], np.r_[values, values]
-    assert (cliffs_delta(labels, apart), overlap(labels, apart)) == (1, 0)
-    assert (cliffs_delta(labels, -apart), overlap(labels, -apart)) == (-1, 0)
-    assert (cliffs_delta(labels, same), overlap(labels, same), hedges_g(labels, same)) == (0, 1, 0)
-
-
-def test_overlap_is_the_coefficient_of_two_normals():
-    """Equal variances, means two deviations apart: the densities cross at 1, and 2 Phi(-1) lies
-    under both.
-    """
-    rng = np.random.default_rng(0)
-    labels = np.r_[np.zeros(4000), np.ones(4000)]
-    scores = rng.standard_normal(8000) + 2 * labels
-    assert overlap(labels, scores) == pytest.approx(2 * stats.norm.cdf(-1), abs=0.02)
-    assert overlap(labels, np.exp(scores)) == overlap(labels, scores)
-    cuts = [(scores[labels == 0] >= t).mean() + (scores[labels == 1] < t).mean() for t in scores]
-    assert overlap(labels, scores) == pytest.approx(min(cuts))  # what the best threshold leaves
-    assert hedges_g(labels, scores) == pytest.approx(2, abs=0.08)
 
 
 def predictions(scores, labels, prefix="image"):

@@ -22,7 +22,8 @@ from nbhelpers.figures.scores import plot_metric_bars, plot_scenario_change  # n
 from nbhelpers.figures.style import use_style  # noqa: E402
 from nbhelpers.files import write_csv  # noqa: E402
 from nbhelpers.report import sentences  # noqa: E402
-from nbhelpers.report.tables import MARKDOWN, all_tables  # noqa: E402
+from nbhelpers.report.formats import MARKDOWN  # noqa: E402
+from nbhelpers.report.tables import all_tables  # noqa: E402
 from nbhelpers.results.numbers import Results, read_metrics  # noqa: E402
 from nbhelpers.results.table import MACRO, detailed, macro_name, plain, results_table, to_rows  # noqa: E402
 from nbhelpers.results.views import headline_table, qualified, with_intervals  # noqa: E402
@@ -166,8 +167,8 @@ def test_the_table_comes_back_as_it_was_written(table, results):
 @pytest.mark.parametrize("name", NAMES)
 def test_numbers_are_found_by_their_name(results, name):
     assert results.find("clean", "padim", name, "image_auroc").value == value(name)
-    place = ("no_adaptation", "padim", name, "image_auroc")
-    assert results.find(*place, against="clean").value == value(name)
+    names = ("no_adaptation", "padim", name, "image_auroc")
+    assert results.find(*names, against="clean").value == value(name)
     assert results.find("clean", "padim", name, "f1", rule="mad").value == value(name)
     assert results.find("clean", "padim", name, "realised_fpr", **PROMISE).value == value(name)
     recall = results.find("clean", "padim", "macro", "recall", defect_type=name)
@@ -188,8 +189,8 @@ def test_views_keep_the_average_apart_from_a_category_of_its_name(results):
         printed = name or macro_name(NAMES)
         assert wide.image_auroc["no_adaptation - clean", "padim", printed, 42] == value(name)
         assert shown.image_auroc["padim", printed].startswith(f"{value(name):.2f} [")
-        own = rules[(rules.category == printed) & (rules.method == "padim")]
-        assert own.f1.tolist() == [value(name)]
+        chosen = rules[(rules.category == printed) & (rules.method == "padim")]
+        assert chosen.f1.tolist() == [value(name)]
 
 
 def rows_of(path):
@@ -199,13 +200,13 @@ def rows_of(path):
 
 @pytest.mark.parametrize("name", (*NAMES, MACRO))
 def test_names_in_the_csv_of_the_report(tables, folder, name):
-    own = [
+    chosen = [
         row
         for row in rows_of(folder / "results.csv")
         if (row["category"], row["macro"]) == (name, str(name == MACRO))
     ]
-    assert len(own) == len(METHODS) * len(SCENARIOS)
-    assert {float(row["image_auroc"]) for row in own} == {value(name)}
+    assert len(chosen) == len(METHODS) * len(SCENARIOS)
+    assert {float(row["image_auroc"]) for row in chosen} == {value(name)}
     if name != MACRO:
         types = [r for r in rows_of(folder / "errors_defect_type.csv") if r["category"] == "macro"]
         assert [float(r["recall"]) for r in types if r["defect_type"] == name] == [value(name)]
@@ -290,8 +291,8 @@ def test_names_in_sentences(results):
     assert html.unescape(text) == f"Clean: PatchCore on {where}; PaDiM on {where}."
 
 
-def texts(found):
-    return [text.get_text() for text in found]
+def texts(artists):
+    return [text.get_text() for text in artists]
 
 
 def test_names_on_the_axes(results):

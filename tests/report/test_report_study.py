@@ -69,7 +69,9 @@ def few(monkeypatch):
     every = report_study._figures
     names = {"scenario_lines", "best_and_worst_no_adaptation_carpet"}
     monkeypatch.setattr(
-        report_study, "_figures", lambda *args: (f for f in every(*args) if f[0] in names)
+        report_study,
+        "_figures",
+        lambda *args: (spec for spec in every(*args) if spec.name in names),
     )
     monkeypatch.setattr(Backbone, "forward", lambda *_: pytest.fail("a network was run"))
     return names
@@ -104,21 +106,20 @@ def test_report_from_stored_results_repeats_itself(study, few):
     report_study.write_report(study, "2026-01-31")
     assert hashes(path.parent) == made  # drawn again, the same bytes
     stored = read_metrics(study.config.output_dir / "results" / "metrics.csv")
-    own = stored[
+    chosen = stored[
         (stored.scenario == "no_adaptation") & stored.macro & (stored.metric == "image_auroc")
     ]
     row = ["no_adaptation", "", "patchcore", "", "", True, 42, "image_auroc", "", ""]
     span = f'data-row="{escape(json.dumps(row))}" data-field="value"'
-    assert f"{span}>{own.value.item():.3f}<" in path.read_text()
+    assert f"{span}>{chosen.value.item():.3f}<" in path.read_text()
 
 
 def test_every_figure_has_a_name_of_its_own_and_words(study):
     figures = list(report_study._figures(study, report_study.stored_results(study)))
-    names = [name for name, *_ in figures]
-    assert len(set(names)) == len(names) and {"heatmap_image_auroc", "scatter", "roc_pr_clean"} <= {
-        *names
-    }
-    assert all(caption.endswith(".") and alt.endswith(".") for _, caption, alt, _ in figures)
+    names = [spec.name for spec in figures]
+    assert len(set(names)) == len(names)
+    assert {"heatmap_image_auroc", "scatter", "roc_pr_clean"} <= set(names)
+    assert all(spec.caption.endswith(".") and spec.alt.endswith(".") for spec in figures)
 
 
 def test_missing_results_are_named(study):

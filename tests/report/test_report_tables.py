@@ -9,7 +9,8 @@ import pytest
 from nbhelpers.errors import DataError
 from nbhelpers.evaluation.bootstrap import stated
 from nbhelpers.files import write_csv
-from nbhelpers.report.tables import Field, ReportTable, all_tables, compare_models
+from nbhelpers.report.formats import Field, ReportTable
+from nbhelpers.report.tables import all_tables, compare_models
 from nbhelpers.results.numbers import Number, Results, label, read_metrics
 from nbhelpers.results.table import COMPOUND, MACRO, as_table, detailed, details_of, plain, to_rows
 
@@ -64,7 +65,7 @@ def test_a_detail_of_two_parts_is_one_of_those_that_are_known():
 
 
 def test_columns_by_hand():
-    (found,) = to_rows(
+    (entry,) = to_rows(
         "no_adaptation",
         "padim",
         MACRO,
@@ -73,7 +74,7 @@ def test_columns_by_hand():
         against="clean",
         against_method="ae_cnn",
     )
-    assert list(found.items()) == [
+    assert list(entry.items()) == [
         ("scenario", "no_adaptation"),
         ("against", "clean"),
         ("method", "padim"),
@@ -89,9 +90,9 @@ def test_columns_by_hand():
         ("ci_high", 0.6),
         ("n_images", 20),
     ]
-    (found,) = to_rows("clean", "padim", "macro", 42, {"f1": stated(0.5, 20)})
-    assert found["category"] == "macro" and found["macro"] is False
-    assert found["detail"] == found["detail_value"] == found["against"] == ""
+    (entry,) = to_rows("clean", "padim", "macro", 42, {"f1": stated(0.5, 20)})
+    assert entry["category"] == "macro" and entry["macro"] is False
+    assert entry["detail"] == entry["detail_value"] == entry["against"] == ""
 
 
 def test_plain_rows_are_no_differences_and_have_no_detail():
@@ -164,9 +165,9 @@ def test_a_damaged_table_is_refused(tidy):
 
 def test_names_that_look_like_numbers_or_nothing_keep_their_form(tmp_path):
     rows = [
-        found
+        entry
         for name in ("007", "NA", "None", "1e5")
-        for found in row("clean", "padim", name, "f1", 0.5)
+        for entry in row("clean", "padim", name, "f1", 0.5)
     ]
     write_csv(tmp_path / "metrics.csv", as_table(rows))
     read = read_metrics(tmp_path / "metrics.csv")
@@ -233,8 +234,8 @@ def test_a_large_count_is_stored_whole(three, tmp_path):
     stored = Results(read_metrics(tmp_path / "metrics.csv"))
     assert stored.find("reconstruction", "ae_cnn", "carpet", "parameters").text() == "13906051"
     threshold = plain(three)[plain(three).metric == "threshold"].iloc[0]
-    found = stored.find(threshold.scenario, threshold.method, threshold.category, "threshold").value
-    assert found == float(f"{threshold.value:.6g}")
+    value = stored.find(threshold.scenario, threshold.method, threshold.category, "threshold").value
+    assert value == float(f"{threshold.value:.6g}")
 
 
 def test_tables_of_autoencoders(three):
@@ -287,8 +288,8 @@ def test_written_results_are_those_of_the_tidy_table(tidy, tmp_path):
     ]
     assert len(levels) == 8
     for row in levels.itertuples():
-        found = read.loc[(row.scenario, row.method, row.category)]
-        ends = [float(found[f"image_auroc{end}"]) for end in ("", "_low", "_high")]
+        stored_row = read.loc[(row.scenario, row.method, row.category)]
+        ends = [float(stored_row[f"image_auroc{end}"]) for end in ("", "_low", "_high")]
         assert ends == pytest.approx([row.value, row.ci_low, row.ci_high], abs=1e-6)
     # each number of the tidy table that a table is for stands in a CSV: none was lost on the way
     conformal = pd.read_csv(tmp_path / "conformal.csv")
@@ -352,8 +353,8 @@ def test_rows_of_one_value_without_its_column(tidy):
 
 def test_a_degenerate_threshold_is_a_word_and_its_average_a_share(tidy):
     made = all_tables(Results(tidy))["threshold_rules"]
-    place = made.columns.index("degenerate")
-    cells = {(row[1], row[2], row[3]): row[place] for row in made.rows}
+    index = made.columns.index("degenerate")
+    cells = {(row[1], row[2], row[3]): row[index] for row in made.rows}
     assert cells["padim", "carpet", "mad"] == "yes" and cells["patchcore", "carpet", "mad"] == "no"
     assert isinstance(cells["padim", MACRO, "mad"], Number)
 
@@ -362,9 +363,11 @@ def test_seeds_stand_beside_each_other(tidy):
     made = all_tables(Results(tidy))["seeds"]
     assert [str(row[2]) for row in made.rows[:2]] == ["42", "42"] and len(made.rows) == 3 * 2 * 3
     values = {str(row[2]): row[3].value for row in made.rows if row[:2] == ("padim", "zipper")}
-    own = tidy[(tidy.scenario == "seeds") & (tidy.method == "padim") & (tidy.category == "zipper")]
-    own = own[own.metric == "image_auroc"]
-    assert values == {str(row.seed): row.value for row in own.itertuples()}
+    chosen = tidy[
+        (tidy.scenario == "seeds") & (tidy.method == "padim") & (tidy.category == "zipper")
+    ]
+    chosen = chosen[chosen.metric == "image_auroc"]
+    assert values == {str(row.seed): row.value for row in chosen.itertuples()}
 
 
 def test_methods_are_ranked_and_told_apart_only_by_the_corrected_test():

@@ -1,10 +1,10 @@
-"""Threshold rules against each other, the uncertainty of one, and thresholds carried to images of
-another source.
+"""Compare threshold rules, and apply thresholds to images of another source.
 
 The test images only judge: no function here takes a threshold from them.
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,8 +17,7 @@ from nbhelpers.evaluation.thresholds.calibrate import calibrate_threshold
 from nbhelpers.evaluation.thresholds.rules import CALIBRATED_RULES, get_rule, scores_for
 
 TEST_RATES = ("f1", "precision", "recall", "specificity", "balanced_accuracy", "accuracy")
-#: How many false alarms a recommendation allows, from few to many, as a quantile of the rules'
-#: thresholds.
+#: Recommendations from few to many false alarms, each a quantile of the rules' thresholds.
 RECOMMENDATIONS = {"conservative": 0.75, "balanced": 0.5, "aggressive": 0.25}
 
 
@@ -29,36 +28,43 @@ def compare_rules(
     test_scores: ArrayLike,
     rules: Iterable[str] = CALIBRATED_RULES,
 ) -> pd.DataFrame:
-    """One row a rule: its threshold from the val images (N,), its rates on the test images (M,),
-    both classes.
+    """Find the threshold of each rule on validation images, and judge it on test images.
+
+    Args:
+        val_labels: ``(N,)``, 0 for good and 1 for defect images.
+        val_scores: ``(N,)`` raw image scores.
+        test_labels: ``(M,)``, with both classes.
+        test_scores: ``(M,)`` raw image scores.
+        rules: Names of the rules.
 
     Returns:
-        rule, needs, value, n_good, n_defect (val images), degenerate (nullable bool),
-        val_balanced_accuracy (NaN without val defects), then TEST_RATES on test; refused: why the
-        rule cannot be used on these val images, its numbers NaN then; missing where it can.
+        One row per rule: rule, needs, value, n_good and n_defect (validation images), degenerate
+        (nullable bool), val_balanced_accuracy (NaN without validation defects), ``TEST_RATES`` on
+        test, and refused: why the rule cannot be used on these images (its numbers are NaN then);
+        missing where it can be used.
 
     Raises:
-        ConfigError: an unknown rule, or "fixed", which finds no value.
-        DataError: the test images lack a class, or labels and scores do not fit.
+        ConfigError: A rule does not exist, or is "fixed", which finds no value.
+        DataError: The test images lack a class, or labels and scores do not fit.
     """
     defect = check_images(val_labels, val_scores)[0]
     counts = {"n_good": int((~defect).sum()), "n_defect": int(defect.sum())}
     rows = []
     for name in rules:
-        row = {"rule": name, "needs": get_rule(name).needs, **counts}
+        row: dict[str, Any] = {"rule": name, "needs": get_rule(name).needs, **counts}
         try:
             threshold = calibrate_threshold(val_labels, val_scores, name)
         except DataError as reason:  # a finding about the rule, not the end of the comparison
             rows.append(row | {"refused": str(reason)})
             continue
-        tested = image_metrics(test_labels, test_scores, threshold.value)
+        judged = image_metrics(test_labels, test_scores, threshold.value)
         rows.append(
             row
             | {
                 "value": threshold.value,
                 "degenerate": threshold.degenerate,
                 "val_balanced_accuracy": threshold.calibration.get("balanced_accuracy", np.nan),
-                **{rate: tested[rate] for rate in TEST_RATES},
+                **{rate: judged[rate] for rate in TEST_RATES},
             }
         )
     numbers = ["value", "val_balanced_accuracy", *TEST_RATES]
@@ -77,29 +83,48 @@ def compare_rules(
 
 
 def recommend(values: Mapping[str, float]) -> dict[str, float]:
-    """Three thresholds out of the rules' own (name to value): their 75th, 50th and 25th percentile
-    (F123).
+    """Three thresholds between those of the rules: their 75th, 50th and 25th percentile.
 
-    `conservative` raises few alarms, `aggressive` many. Raises DataError for no value or one that
-    is not finite.
+    Args:
+        values: The threshold of each rule.
+
+    Returns:
+        ``conservative`` (few alarms), ``balanced`` and ``aggressive`` (many alarms).
+
+    Raises:
+        DataError: There is no value, or one is not finite.
     """
-    found = np.asarray(list(values.values()), dtype=np.float64)
-    if found.size == 0 or not np.isfinite(found).all():
+    thresholds = np.asarray(list(values.values()), dtype=np.float64)
+    if thresholds.size == 0 or not np.isfinite(thresholds).all():
         raise DataError(
-            f"expected the finite thresholds of at least one rule, found {dict(values)}; leave refused rules out"
+            f"expected the finite thresholds of at least one rule, found {dict(values)}; leave "
+            "refused rules out"
         )
-    return {name: float(np.quantile(found, q)) for name, q in RECOMMENDATIONS.items()}
+    return {name: float(np.quantile(thresholds, q)) for name, q in RECOMMENDATIONS.items()}
 
 
 def threshold_draws(
     labels: ArrayLike, scores: ArrayLike, rule: str = "f1_optimal", *, draws: int = 1000, seed: Seed
 ) -> NDArray[np.float64]:
-    """The rule's value on each resample of the calibration images (N,), (draws,): how uncertain it
-    is.
+    """The threshold of a rule on each resample of the calibration images.
 
-    Images are redrawn within good and within defect, so that each resample has the counts of the
-    data; the same seed and labels give the same resamples as `statistics.image_draws`. Raises as
-    `calibrate_threshold` does.
+    It shows how uncertain the threshold is. Images are redrawn within good and within defect, so
+    that each resample has the counts of the data; the same seed and labels give the same resamples
+    as ``bootstrap.image_draws``.
+
+    Args:
+        labels: ``(N,)``, 0 for good and 1 for defect images.
+        scores: ``(N,)`` raw image scores.
+        rule: Name of the rule.
+        draws: Number of resamples.
+        seed: Seed of the resamples.
+
+    Returns:
+        ``(draws,)``.
+
+    Raises:
+        ConfigError: The rule does not exist.
+        DataError: The images are not those that the rule needs.
     """
     chosen = get_rule(rule)
     scores_for(chosen, labels, scores)
@@ -119,13 +144,19 @@ def threshold_draws(
 def transfer_table(
     thresholds: Mapping[str, float], tests: Mapping[str, tuple[ArrayLike, ArrayLike]]
 ) -> pd.DataFrame:
-    """What each threshold does on each set of images: the threshold-transfer matrix, one row a
-    pair.
+    """The threshold-transfer matrix: each threshold on each set of images.
 
-    thresholds: source (category or domain) to value; tests: name to labels (N,) 0/1 and scores
-    (N,), of the same detector, or the values mean nothing. Columns: threshold_from, tested_on, fpr,
-    fnr, specificity, n_good, n_defect; a rate whose class is missing is NaN. Raises DataError where
-    labels and scores do not fit.
+    Args:
+        thresholds: Source (category or domain) to its threshold.
+        tests: Name of a set of images to its labels ``(N,)`` and scores ``(N,)``, which must be of
+            the same detector.
+
+    Returns:
+        One row per pair: threshold_from, tested_on, fpr, fnr, specificity, n_good, n_defect. A rate
+        whose class is missing is NaN.
+
+    Raises:
+        DataError: Labels and scores do not fit.
     """
     columns = ["threshold_from", "tested_on", "fpr", "fnr", "specificity", "n_good", "n_defect"]
     rows = []

@@ -1,13 +1,13 @@
-"""Threshold rules by name: what each needs, and the value it finds in image scores; anomalous is
-score >= value.
+"""Threshold rules by name: what each needs, and the value that it finds in image scores.
 
-Rules for good images look at those alone, so that the share of defects among the calibration images
-does not matter; that of `f1_optimal` does (F1 depends on it). Rules for both classes try every
-threshold that can make a difference and take the centre of the widest best plateau. `youden` and
-`balanced_accuracy` are one rule under two names: J = recall + specificity - 1 and balanced accuracy
-= (J + 1) / 2 rank all thresholds alike, so that they never differ. `otsu` and `fixed` are last
-resorts: Otsu splits any set of scores in two, good ones too, and a fixed value knows nothing of the
-detector's unit.
+An image is anomalous where its score is at least the value. Rules for good images use only those,
+so that the share of defects among the calibration images does not matter; that of ``f1_optimal``
+does, because F1 depends on it. Rules for both classes try every threshold that can make a
+difference and take the centre of the widest best plateau. ``youden`` and ``balanced_accuracy`` are
+one rule under two names: J = recall + specificity - 1 and balanced accuracy = (J + 1) / 2 rank all
+thresholds in the same order, so that they never differ. ``otsu`` and ``fixed`` are last resorts:
+Otsu's method splits any set of scores in two, also one of good images only, and a fixed value does
+not depend on the detector's unit.
 """
 
 import re
@@ -17,15 +17,14 @@ from functools import partial
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.stats import median_abs_deviation
 from skimage.filters import threshold_otsu
 
 from nbhelpers.errors import ConfigError, DataError
-from nbhelpers.evaluation.metrics import check_images, check_scores, confusion_rates
+from nbhelpers.evaluation.metrics import Array, check_images, check_scores, confusion_rates
 from nbhelpers.evaluation.thresholds.conformal import min_calibration, split_threshold
 
-Array = NDArray[np.float64]
 Find = Callable[[Array, Array], float]
 
 PERCENTILES = (90, 95, 97, 98, 99, 99.5, 99.9)
@@ -38,9 +37,12 @@ MIN_RECALL = 0.95
 class Rule:
     """A way to choose a threshold.
 
-    name: as in every table; needs: "good" images alone, "both" classes, "unlabelled" images, or
-    "nothing"; description: one line; find: good and defect scores, each ascending in float64, to
-    the value; min_good: the good images that it needs at least.
+    Attributes:
+        name: As in every table.
+        needs: "good" images only, "both" classes, "unlabelled" images, or "nothing".
+        description: One line.
+        find: Maps good and defect scores, each ascending in float64, to the value.
+        min_good: The fewest good images that it can use.
     """
 
     name: str
@@ -51,13 +53,19 @@ class Rule:
 
 
 def candidates(good: Array, defect: Array) -> tuple[Array, Array, Array, dict[str, Array]]:
-    """Every distinct decision on ascending scores: thresholds, plateau starts, plateau ends, rates;
-    (U,) each.
+    """Every threshold that decides differently, with its rates.
 
-    Between two neighbouring distinct scores all thresholds decide alike: U - 1 plateaus (low,
-    high], met at their midpoint. Below them lies "everything is anomalous", met at the smallest
-    score itself. "Nothing is anomalous" is no candidate: its F1 is 0, its balanced accuracy that of
-    "everything", its recall 0.
+    Between two neighbouring distinct scores all thresholds decide the same: these are U - 1
+    plateaus (low, high], each represented by its midpoint. Below them all images are anomalous,
+    which the smallest score itself represents. The case in which no image is anomalous is left out:
+    its F1 and its recall are 0, and its balanced accuracy is that of calling all images anomalous.
+
+    Args:
+        good: Good scores, ascending.
+        defect: Defect scores, ascending.
+
+    Returns:
+        Thresholds, starts and ends of their plateaus, each ``(U,)``, and ``confusion_rates``.
     """
     distinct = np.unique(np.concatenate([good, defect]))
     low, high = np.concatenate([distinct[:1], distinct[:-1]]), distinct
@@ -68,12 +76,17 @@ def candidates(good: Array, defect: Array) -> tuple[Array, Array, Array, dict[st
 
 
 def best_of(rate: str, good: Array, defect: Array) -> float:
-    """The threshold of the highest `rate` (of `confusion_rates`): centre of the best plateau.
+    """The threshold with the highest rate: the centre of the best plateau.
 
-    Of several plateaus with the same best rate the widest is taken: its centre is the farthest from
-    any seen score, so it bears the most drift before a decision changes; of equally wide ones the
-    lowest, which misses fewest defects. "Everything is anomalous" has no width and wins only where
-    its rate alone is the best.
+    If several plateaus have the best rate, the widest is taken: its centre is farthest from any
+    score that was seen, so that the scores can drift the most before a decision changes. Of equally
+    wide ones it is the lowest, which misses the fewest defects. Calling every image anomalous has
+    no width and wins only where no plateau has that rate.
+
+    Args:
+        rate: A name in ``confusion_rates``.
+        good: Good scores, ascending.
+        defect: Defect scores, ascending.
     """
     value, low, high, rates = candidates(good, defect)
     width = np.where(rates[rate] >= rates[rate].max() - 1e-12, high - low, -1.0)
@@ -81,18 +94,16 @@ def best_of(rate: str, good: Array, defect: Array) -> float:
 
 
 def highest_with_recall(recall: float, good: Array, defect: Array) -> float:
-    """Centre of the highest plateau on which at least a share `recall` of the defect images is
-    flagged.
-    """
+    """The centre of the highest plateau that flags at least a share ``recall`` of the defects."""
     value, _, _, rates = candidates(good, defect)
-    return float(
-        value[np.flatnonzero(rates["recall"] >= recall)[-1]]
-    )  # recall falls as the threshold rises
+    # recall falls as the threshold rises
+    return float(value[np.flatnonzero(rates["recall"] >= recall)[-1]])
 
 
 def percentile(percent: float, good: Array, defect: Array) -> float:
-    """Percentile of the good scores, linear between neighbours; few images cannot tell the highest
-    ones apart.
+    """A percentile of the good scores, linear between neighbours.
+
+    With few images, the highest percentiles are all close to the highest score.
     """
     return float(np.percentile(good, percent))
 
@@ -109,49 +120,52 @@ def iqr(good: Array, defect: Array) -> float:
 
 
 def mad(good: Array, defect: Array) -> float:
-    """Median + 3 * 1.4826 * median absolute deviation of the good scores; the factor makes it 3
-    sigma for normal ones.
+    """Median + 3 * 1.4826 * median absolute deviation of the good scores.
 
-    Half of the images may be outliers without moving it far.
+    The factor makes it 3 sigma for normally distributed scores. Half of the images may be outliers
+    without moving it far.
     """
     return float(np.median(good) + 3 * median_abs_deviation(good, scale="normal"))
 
 
 def otsu(good: Array, defect: Array) -> float:
-    """Otsu's split of all scores, labels unused: the greatest variance between the two sides,
-    centre of the gap.
+    """Otsu's split of all scores, which does not use the labels.
 
-    Of one distinct score it is that score, and everything is anomalous.
+    The variance between the two sides is the greatest, and the value is the centre of the gap
+    between them. With one distinct score it is that score, and every image is anomalous.
     """
     scores, counts = np.unique(np.concatenate([good, defect]), return_counts=True)
     if scores.size == 1:
         return float(scores[0])
-    low = threshold_otsu(
-        hist=(counts, scores)
-    )  # exact: a bin a distinct score; the highest of the lower side
+    # exact, with one bin per distinct score: the highest score of the lower side
+    low = threshold_otsu(hist=(counts, scores))
     high = scores[np.searchsorted(scores, low, side="right")]
     middle = low + (high - low) / 2
     return float(middle if middle > low else high)
 
 
 def conformal(alpha: float, good: Array, defect: Array) -> float:
-    """Split-conformal threshold for a false-positive rate of at most alpha; see
-    `conformal.split_threshold`.
+    """The split-conformal threshold for a false-positive rate of at most alpha.
 
-    It sits just above a good score, on the edge of its plateau: that is what the promise is made
-    of.
+    It lies just above a good score, so on the edge of its plateau; the promise needs that. See
+    ``conformal.split_threshold``.
     """
     return split_threshold(good, alpha)
 
 
 def no_value(good: Array, defect: Array) -> float:
-    """What `fixed` finds by itself: nothing; raises ConfigError."""
+    """Refuse to find a value: rule ``fixed`` must be given one.
+
+    Raises:
+        ConfigError: Always.
+    """
     raise ConfigError(
         "expected the value of a fixed threshold, found none; pass value=... or calibrate a rule"
     )
 
 
 def _rules() -> dict[str, Rule]:
+    """Every rule by name."""
     youden = "recall + specificity - 1 is highest: the same thresholds as balanced_accuracy, always"
     rules = [
         Rule(
@@ -216,44 +230,56 @@ def _rules() -> dict[str, Rule]:
 
 
 RULES = _rules()
-#: The rules that find a value themselves: all but `fixed`.
+#: The rules that find a value themselves: all but ``fixed``.
 CALIBRATED_RULES = tuple(name for name, rule in RULES.items() if rule.needs != "nothing")
 
 
 def get_rule(name: str) -> Rule:
-    """The named rule: one of RULES, or ``percentile_`` and any number in (0, 100).
+    """The rule of that name.
+
+    Args:
+        name: A name in ``RULES``, or ``percentile_`` and any number in (0, 100).
 
     Raises:
-        ConfigError: another name.
+        ConfigError: There is no such rule.
     """
-    found = re.fullmatch(r"percentile_(\d+(?:\.\d+)?)", name)
-    if name not in RULES and found and 0 < float(found[1]) < 100:
+    if name in RULES:
+        return RULES[name]
+    percent = re.fullmatch(r"percentile_(\d+(?:\.\d+)?)", name)
+    if percent and 0 < float(percent[1]) < 100:
         return Rule(
             name,
             "good",
-            f"percentile {found[1]} of the good scores",
-            partial(percentile, float(found[1])),
+            f"percentile {percent[1]} of the good scores",
+            partial(percentile, float(percent[1])),
         )
-    if name not in RULES:
-        raise ConfigError(
-            f"expected a rule of {', '.join(RULES)}, found {name!r}; choose one of them"
-        )
-    return RULES[name]
+    raise ConfigError(f"expected a rule of {', '.join(RULES)}, found {name!r}; choose one of them")
 
 
 def scores_for(rule: Rule, labels: ArrayLike, scores: ArrayLike) -> tuple[Array, Array]:
-    """Good and defect scores, each ascending in float64, after a check that they are what the rule
-    needs.
+    """Good and defect scores, after a check that they are those that a rule needs.
 
-    Raises DataError: one class only for a rule that needs both (on defect images alone every low
-    threshold has precision 1, on good ones alone F1 is 0 everywhere), or fewer good images than it
-    needs.
+    A rule that needs both classes is refused with one: on defect images alone every low threshold
+    has precision 1, and on good images alone F1 is 0 everywhere.
+
+    Args:
+        rule: The rule.
+        labels: ``(N,)``, 0 for good and 1 for defect images.
+        scores: ``(N,)`` raw image scores.
+
+    Returns:
+        Good scores and defect scores, each ascending in float64.
+
+    Raises:
+        DataError: A class that the rule needs is missing, or there are fewer good images than it
+            needs.
     """
-    defect, scores = (check_scores if rule.needs == "both" else check_images)(labels, scores)
+    check = check_scores if rule.needs == "both" else check_images
+    defect, scores = check(labels, scores)
     good = np.sort(scores[~defect])
     if rule.needs == "good" and good.size < rule.min_good:
         raise DataError(
-            f"expected at least {rule.min_good} good calibration image(s) for rule {rule.name}, found {good.size}; "
-            "put more good images into the val split or choose another rule"
+            f"expected at least {rule.min_good} good calibration image(s) for rule {rule.name}, "
+            f"found {good.size}; put more good images into the val split or choose another rule"
         )
     return good, np.sort(scores[defect])

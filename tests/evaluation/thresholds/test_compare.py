@@ -110,17 +110,17 @@ def test_recommendation_by_hand():
 def test_draws_are_those_of_a_plain_loop(rule):
     labels, scores = example(3)
     scores = scores.astype(np.float32)
-    found = threshold_draws(labels, scores, rule, draws=25, seed=7)
+    thresholds = threshold_draws(labels, scores, rule, draws=25, seed=7)
     weights = stratified_weights(labels == 1, 25, seed=7).astype(int)
     slow = [
         calibrate_threshold(np.repeat(labels, row), np.repeat(scores, row), rule).value
         for row in weights
     ]
-    assert found.tolist() == slow
-    assert found.tolist() == threshold_draws(labels, scores, rule, draws=25, seed=7).tolist()
+    assert thresholds.tolist() == slow
+    assert thresholds.tolist() == threshold_draws(labels, scores, rule, draws=25, seed=7).tolist()
     assert (
-        found.std() > 0
-        and found.tolist() != threshold_draws(labels, scores, rule, draws=25, seed=8).tolist()
+        thresholds.std() > 0
+        and thresholds.tolist() != threshold_draws(labels, scores, rule, draws=25, seed=8).tolist()
     )
 
 
@@ -128,16 +128,16 @@ def test_draws_by_hand():
     """good 0 and 4, defect 8 and 10: the threshold is the middle of the highest good and the lowest
     defect drawn.
     """
-    found = threshold_draws([0, 0, 1, 1], [0.0, 4.0, 8.0, 10.0], draws=400, seed=0)
-    values, counts = np.unique(found, return_counts=True)
+    thresholds = threshold_draws([0, 0, 1, 1], [0.0, 4.0, 8.0, 10.0], draws=400, seed=0)
+    values, counts = np.unique(thresholds, return_counts=True)
     assert values.tolist() == [4.0, 5.0, 6.0, 7.0]  # 0|8, 0|10, 4|8, 4|10
     expected = np.array([3, 1, 9, 3]) / 16  # 0 twice: 1/4; 10 twice: 1/4
     assert counts / 400 == pytest.approx(expected, abs=0.08)  # standard error at most 0.025
 
 
 def test_draws_of_good_images_alone_and_what_they_refuse():
-    found = threshold_draws(np.zeros(10), np.arange(10.0), "percentile_90", draws=50, seed=0)
-    assert found.shape == (50,) and (found <= 9).all()
+    thresholds = threshold_draws(np.zeros(10), np.arange(10.0), "percentile_90", draws=50, seed=0)
+    assert thresholds.shape == (50,) and (thresholds <= 9).all()
     with pytest.raises(DataError, match="10 good and 0"):
         threshold_draws(np.zeros(10), np.arange(10.0), "f1_optimal", draws=5, seed=0)
     with pytest.raises(ConfigError, match="value"):

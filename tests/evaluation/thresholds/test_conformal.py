@@ -144,10 +144,10 @@ def test_cv_plus_against_the_formula_and_its_rate():
 @pytest.mark.parametrize(
     ("oof", "fold", "test", "words"),
     [
-        ([1.0, 2.0], [0], [[1.0]], "one fold a score"),
-        ([1.0, 2.0], [0, 1], [1.0, 2.0], "one fold a score"),
-        ([1.0, 2.0], [0, 1], [[1.0], [np.nan]], "one fold a score"),
-        ([1.0, 2.0], [0, 2], [[1.0], [2.0]], "folds 0 to 1"),
+        ([1.0, 2.0], [0], [[1.0]], "one fold index per score"),
+        ([1.0, 2.0], [0, 1], [1.0, 2.0], "one fold index per score"),
+        ([1.0, 2.0], [0, 1], [[1.0], [np.nan]], "one fold index per score"),
+        ([1.0, 2.0], [0, 2], [[1.0], [2.0]], "fold indices 0 to 1"),
         ([1.0, np.inf], [0, 1], [[1.0], [2.0]], "1 not finite"),
     ],
 )

@@ -114,8 +114,8 @@ def test_youden_and_balanced_accuracy_are_one_rule_and_the_best(seed):
     assert 2 * youden.calibration["balanced_accuracy"] - 1 == pytest.approx(
         (tpr - fpr).max(), abs=1e-12
     )
-    said = balanced_accuracy_score(labels, decide(scores, youden.value))
-    assert youden.calibration["balanced_accuracy"] == pytest.approx(said, abs=1e-12)
+    expected = balanced_accuracy_score(labels, decide(scores, youden.value))
+    assert youden.calibration["balanced_accuracy"] == pytest.approx(expected, abs=1e-12)
 
 
 def test_f1_follows_the_share_of_defects_and_balanced_accuracy_does_not():

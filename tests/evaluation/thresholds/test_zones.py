@@ -40,9 +40,9 @@ def test_thresholds_by_hand():
 def test_uneven_zones_are_those_of_a_slow_loop():
     rng = np.random.default_rng(0)
     maps = rng.normal(size=(4, 7, 11)).astype(np.float32)
-    found = zone_thresholds(maps, grid=3, percentile=90)
-    flagged = apply_zone_thresholds(maps, found)
-    assert found.shape == (3, 3) and flagged.shape == maps.shape and flagged.dtype == bool
+    results = zone_thresholds(maps, grid=3, percentile=90)
+    flagged = apply_zone_thresholds(maps, results)
+    assert results.shape == (3, 3) and flagged.shape == maps.shape and flagged.dtype == bool
     for row in range(3):
         for column in range(3):
             pixels = [
@@ -52,10 +52,10 @@ def test_uneven_zones_are_those_of_a_slow_loop():
                 if i * 3 // 7 == row and j * 3 // 11 == column
             ]
             zone = np.array([maps[:, i, j] for i, j in pixels], dtype=np.float64).T  # (N, pixels)
-            assert found[row, column] == pytest.approx(np.percentile(zone, 90), rel=1e-12)
+            assert results[row, column] == pytest.approx(np.percentile(zone, 90), rel=1e-12)
             assert (
                 np.array([flagged[:, i, j] for i, j in pixels]).T.tolist()
-                == (zone >= found[row, column]).tolist()
+                == (zone >= results[row, column]).tolist()
             )
 
 
@@ -78,9 +78,9 @@ def test_a_quiet_zone_pays():
     val = np.concatenate([good, good + 0.5])  # medians 0.25 and 10.25, of all pixels 5.25
     test, masks = good.copy(), np.zeros((2, 2, 2), dtype=np.uint8)
     test[0, 0, 0], masks[0, 0, 0] = 5.0, 1
-    found = compare_zones(val, test, masks, grid=2, percentile=50)
-    assert found["zones"] == {"f1": 1.0, "precision": 1.0, "recall": 1.0, "iou": 1.0}
-    assert found["single"] == {
+    results = compare_zones(val, test, masks, grid=2, percentile=50)
+    assert results["zones"] == {"f1": 1.0, "precision": 1.0, "recall": 1.0, "iou": 1.0}
+    assert results["single"] == {
         "f1": 0.0,
         "precision": 0.0,
         "recall": 0.0,
@@ -95,8 +95,8 @@ def test_rates_by_hand():
     test[0, 0] = 2.0
     masks[0, :2, :2] = 1
     expected = pytest.approx({"f1": 4 / 7, "precision": 2 / 3, "recall": 0.5, "iou": 0.4})
-    found = compare_zones(val, test, masks)
-    assert found == {"zones": expected, "single": expected}
+    results = compare_zones(val, test, masks)
+    assert results == {"zones": expected, "single": expected}
 
 
 @pytest.mark.parametrize(
