@@ -214,8 +214,21 @@ def test_every_family_has_its_tables(tidy):
         "errors_border",
         "errors_contrast",
         "errors_shared",
+        "separation",
         "seeds",
     ]
+
+
+def test_separation_is_told_per_defect_type(tidy):
+    table = all_tables(Results(tidy))["separation"]
+    names = ("scenario", "method", "category", "defect_type")
+    measured = ("cliffs_delta", "hedges_g", "overlap", "p_ks", "p_ks_holm")
+    assert table.columns == (*names, *measured, "n_images")
+    printed = table.text()
+    assert len(printed) == 2 * 2 * 3 * 2  # scenarios, methods, categories, types
+    first = printed.iloc[0]
+    assert first["Cliff's delta"] == "0.900 [0.80, 1.00]" and first["Hedges' g"] == "2.500"
+    assert first["p (KS)"] == "0.002" and first["images"] == "20"
 
 
 def test_autoencoders_are_a_block_and_no_scenario(three):
