@@ -1,1 +1,1 @@
-"""Rows or predictions in, a Figure out."""
+"""Figures take rows of results or predictions and give a Figure; none of them shows it."""

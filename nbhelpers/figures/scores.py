@@ -1,25 +1,26 @@
-"""Figures of scores and metrics: distributions, curves, intervals. Each returns its Figure, shows
-nothing.
+"""Figures of scores and metrics: distributions, curves, intervals.
 
-One colour a thing in every figure: a method, a domain, good against defect.
+Each function returns its Figure and does not show it. In every figure one colour stands for one
+thing: a method, a domain, good or defect images.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+from numpy.typing import ArrayLike
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from nbhelpers.evaluation.metrics import decide
 from nbhelpers.evaluation.thresholds.calibrate import f1_curve
-from nbhelpers.figures.style import DEFECT_COLOR, GOOD_COLOR, method_colors, panels
+from nbhelpers.figures.panels import grid, interval_lengths, legend_above, legend_entry, panels
+from nbhelpers.figures.style import DEFECT_COLOR, GOOD_COLOR, method_colors
 from nbhelpers.methods import METHOD_ORDER
 from nbhelpers.predictions import Predictions
 from nbhelpers.results.numbers import in_order, label
@@ -29,22 +30,23 @@ from nbhelpers.results.views import printed
 def plot_scores(
     predictions: Mapping[str, Predictions], threshold: float, former: float | None = None
 ) -> Figure:
-    """Image scores of good and defect images with the threshold, one row a named set of
-    predictions.
+    """Histograms of the image scores of good and defect images with the threshold.
 
-    A ``former`` threshold is dotted.
+    Args:
+        predictions: Named sets of predictions, one row each.
+        threshold: The threshold on the image score, dashed.
+        former: An earlier threshold, dotted; None if there is none.
     """
     figure, axes = panels(len(predictions), width=7.0, height=1.9, columns=1)
     everything = np.concatenate([p.image_scores for p in predictions.values()])
-    bins = np.linspace(
-        min(everything.min(), former or np.inf),
-        max(everything.max(), threshold, former or -np.inf),
-        40,
-    )
-    for axis, (name, part) in zip(axes, predictions.items(), strict=True):
+    low, high = everything.min(), max(everything.max(), threshold)
+    if former is not None:
+        low, high = min(low, former), max(high, former)
+    bins = np.linspace(low, high, 40).tolist()
+    for axis, (name, judged) in zip(axes, predictions.items(), strict=True):
         for truth, color, text in ((0, GOOD_COLOR, "good"), (1, DEFECT_COLOR, "defect")):
             axis.hist(
-                part.image_scores[part.labels == truth],
+                judged.image_scores[judged.labels == truth],
                 bins=bins,
                 color=color,
                 alpha=0.65,
@@ -68,8 +70,12 @@ def plot_scores(
 
 
 def plot_f1_curve(val: Predictions, threshold: float, method: str) -> Figure:
-    """F1 on the calibration images against the threshold; the chosen one is the middle of the best
-    plateau.
+    """F1 on the calibration images against the threshold, with the chosen threshold dashed.
+
+    Args:
+        val: The predictions that calibrate.
+        threshold: The chosen threshold, the middle of the best plateau of F1.
+        method: The method, for the colour.
     """
     figure, (axis,) = panels(1, width=5.0, height=2.8)
     values, f1 = f1_curve(val.labels, val.image_scores)
@@ -84,30 +90,28 @@ def plot_roc_pr(
     predictions: Mapping[str, Mapping[str, Predictions]],
     thresholds: Mapping[str, Mapping[str, float]],
 ) -> Figure:
-    """ROC (above) and precision-recall (below) per category, all methods; the dots are the deployed
-    thresholds.
+    """ROC (above) and precision-recall curves (below), one column per category, one colour per method.
+
+    The dots are the deployed thresholds.
 
     Args:
         predictions: Method, then category, to the predictions that are judged.
-        thresholds: The deployed thresholds on their image scores, in the same way.
+        thresholds: The deployed thresholds on the image scores, by method and category likewise.
     """
-    colors, categories = (
-        method_colors(predictions),
-        list(dict.fromkeys(c for own in predictions.values() for c in own)),
-    )
-    figure, axes = plt.subplots(
-        2,
-        len(categories),
-        figsize=(2.9 * len(categories), 5.4),
-        squeeze=False,
-        layout="constrained",
-    )
-    for column, category in enumerate(categories):
-        roc, pr = axes[:, column]
+    colors, categories = method_colors(predictions), _categories(predictions)
+    figure, axes = grid(2, len(categories), 2.9, 2.7)
+    for (roc, pr), category in zip(axes.T, categories, strict=True):
         roc.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":")
-        for method in (name for name, own in predictions.items() if category in own):
-            part = predictions[method][category]
-            _draw_roc_pr(roc, pr, part, thresholds[method][category], colors[method], label(method))
+        for method, by_category in predictions.items():
+            if category in by_category:
+                _draw_roc_pr(
+                    roc,
+                    pr,
+                    by_category[category],
+                    thresholds[method][category],
+                    colors[method],
+                    label(method),
+                )
         roc.set(
             title=category, xlabel="false positive rate", xlim=(-0.02, 1.02), ylim=(-0.02, 1.03)
         )
@@ -119,48 +123,58 @@ def plot_roc_pr(
     return figure
 
 
+def _categories(by_method: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """All categories of a mapping from method and category, in its order."""
+    return list(dict.fromkeys(name for categories in by_method.values() for name in categories))
+
+
 def _draw_roc_pr(
-    roc: Axes, pr: Axes, part: Predictions, threshold: float, color: str, name: str
+    roc: Axes, pr: Axes, judged: Predictions, threshold: float, color: str, name: str
 ) -> None:
-    fpr, tpr, _ = roc_curve(part.labels, part.image_scores)
-    precision, recall, _ = precision_recall_curve(part.labels, part.image_scores)
-    flagged, defect = decide(part.image_scores, threshold), part.labels == 1
+    fpr, tpr, _ = roc_curve(judged.labels, judged.image_scores)
+    precision, recall, _ = precision_recall_curve(judged.labels, judged.image_scores)
+    flagged, defect = decide(judged.image_scores, threshold), judged.labels == 1
     hits, alarms = (flagged & defect).sum(), (flagged & ~defect).sum()
-    dot = {"marker": "o", "color": color, "markersize": 6, "markeredgecolor": "black"}
     roc.plot(fpr, tpr, color=color, label=name)
-    roc.plot(alarms / (~defect).sum(), hits / defect.sum(), **dot)
+    _draw_dot(roc, alarms / (~defect).sum(), hits / defect.sum(), color)
     pr.plot(recall, precision, color=color)
     pr.axhline(defect.mean(), color="grey", linewidth=0.8, linestyle=":")
     if hits + alarms:
-        pr.plot(hits / defect.sum(), hits / (hits + alarms), **dot)
+        _draw_dot(pr, hits / defect.sum(), hits / (hits + alarms), color)
+
+
+def _draw_dot(axis: Axes, x: float, y: float, color: str) -> None:
+    axis.plot(x, y, marker="o", color=color, markersize=6, markeredgecolor="black")
 
 
 def plot_reliability(tables: Mapping[str, Mapping[str, pd.DataFrame]]) -> Figure:
-    """Share of defects against the probability that was said, per category, one colour a method,
-    with intervals.
+    """Observed share of defects against the predicted probability, with intervals.
+
+    There is one panel per category; one colour stands for one method. On the dotted line the
+    probabilities are right.
 
     Args:
-        tables: Method, then category, to what ``reliability.reliability_table`` gives.
+        tables: Method, then category, to what ``calibration.reliability_table`` gives.
     """
-    colors, categories = (
-        method_colors(tables),
-        list(dict.fromkeys(c for own in tables.values() for c in own)),
-    )
+    colors, categories = method_colors(tables), _categories(tables)
     figure, axes = panels(len(categories), width=2.8, height=2.8)
     for axis, category in zip(axes, categories, strict=True):
         axis.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":")
-        for offset, (method, own) in enumerate(tables.items()):
-            part = own[category].assign(value=own[category].observed)
-            _draw_intervals(axis, part.mean_probability + 0.01 * offset, part)
+        for index, (method, by_category) in enumerate(tables.items()):
+            bins = by_category[category]
+            positions = bins.mean_probability + 0.01 * index  # so that no interval hides another
+            _draw_intervals(axis, positions, bins.assign(value=bins.observed))
             axis.plot(
-                part.mean_probability + 0.01 * offset,
-                part.observed,
+                positions,
+                bins.observed,
                 "o-",
                 color=colors[method],
                 label=label(method),
                 markersize=5,
             )
-        axis.set(title=category, xlabel="probability said", xlim=(-0.03, 1.05), ylim=(-0.03, 1.05))
+        axis.set(
+            title=category, xlabel="predicted probability", xlim=(-0.03, 1.05), ylim=(-0.03, 1.05)
+        )
     axes[0].set_ylabel("share of defects")
     axes[0].legend(fontsize=7)
     return figure
@@ -169,13 +183,17 @@ def plot_reliability(tables: Mapping[str, Mapping[str, pd.DataFrame]]) -> Figure
 def plot_pooled_scores(
     predictions: Mapping[str, Predictions], thresholds: Mapping[str, float], shared: float
 ) -> Figure:
-    """Scores of one model's images by category: each category's own threshold (black), one for all
-    (dashed).
+    """Image scores of one model for all categories, one row per category.
+
+    Args:
+        predictions: Each category's predictions by the model.
+        thresholds: Each category's own threshold on the image score, a black line in its row.
+        shared: The one threshold for all categories, dashed.
     """
     figure, (axis,) = panels(1, width=7.0, height=0.9 + 0.6 * len(predictions))
-    for row, (name, part) in enumerate(predictions.items()):
+    for row, (name, judged) in enumerate(predictions.items()):
         for truth, color, shift in ((0, GOOD_COLOR, -0.16), (1, DEFECT_COLOR, 0.16)):
-            scores = part.image_scores[part.labels == truth]
+            scores = judged.image_scores[judged.labels == truth]
             axis.plot(
                 scores,
                 np.full(len(scores), row + shift),
@@ -188,34 +206,30 @@ def plot_pooled_scores(
     axis.axvline(shared, color="black", linestyle="--", linewidth=1.2)
     axis.set_yticks(range(len(predictions)), list(predictions))
     axis.set(xlabel="image score", ylim=(len(predictions) - 0.5, -0.5))
-    kinds = (
-        ("good", GOOD_COLOR, "|", ""),
-        ("defect", DEFECT_COLOR, "|", ""),
-        ("its own threshold", "black", "", "-"),
-        ("one threshold for all", "black", "", "--"),
-    )
-    figure.legend(
-        handles=[
-            Line2D([], [], color=color, marker=marker, linestyle=line, markersize=9, label=name)
-            for name, color, marker, line in kinds
-        ],
-        loc="outside upper center",
-        ncols=4,
-        fontsize=8,
-        frameon=False,
-    )
+    entries = [
+        legend_entry("good", GOOD_COLOR, marker="|", markersize=9),
+        legend_entry("defect", DEFECT_COLOR, marker="|", markersize=9),
+        legend_entry("its own threshold", "black", linestyle="-"),
+        legend_entry("one threshold for all", "black", linestyle="--"),
+    ]
+    legend_above(figure, entries)
     return figure
 
 
 def plot_confusions(
     predictions: Mapping[str, Predictions], thresholds: Mapping[str, float]
 ) -> Figure:
-    """Decisions at the deployed threshold against the truth, one matrix a category."""
+    """Decisions at the deployed threshold against the truth, one matrix per category.
+
+    Args:
+        predictions: Each category's predictions.
+        thresholds: Each category's deployed threshold on the image score.
+    """
     figure, axes = panels(len(predictions), width=2.4, height=2.2)
-    for axis, (name, part) in zip(axes, predictions.items(), strict=True):
-        flagged = decide(part.image_scores, thresholds[name])
+    for axis, (name, judged) in zip(axes, predictions.items(), strict=True):
+        flagged = decide(judged.image_scores, thresholds[name])
         table = [
-            [int(((part.labels == truth) & (flagged == said)).sum()) for said in (0, 1)]
+            [int(((judged.labels == truth) & (flagged == decision)).sum()) for decision in (0, 1)]
             for truth in (0, 1)
         ]
         sns.heatmap(
@@ -230,34 +244,36 @@ def plot_confusions(
             xticklabels=["good", "defect"],
             yticklabels=["good", "defect"],
         )
-        axis.set(title=name, xlabel="said", ylabel="is")
+        axis.set(title=name, xlabel="decision", ylabel="truth")
     return figure
 
 
 def plot_metric_bars(table: pd.DataFrame, metrics: Sequence[str]) -> Figure:
-    """Metrics with their intervals by category, one panel per metric, one colour per method; from
-    the tidy table.
+    """Metrics by category with their intervals, one panel per metric, one colour per method.
+
+    Args:
+        table: Rows of one scenario of the tidy table.
+        metrics: The metrics to show.
     """
     table = printed(table)
     figure, axes = panels(len(metrics), width=2.9, height=2.8, columns=4)
     methods = in_order(dict.fromkeys(table.method), METHOD_ORDER)
     colors = method_colors(methods)
     for axis, metric in zip(axes, metrics, strict=True):
-        own = table[table.metric == metric]
-        categories = list(dict.fromkeys(own.category))
-        for offset, method in enumerate(methods):
-            part = own[own.method == method].set_index("category").reindex(categories)
-            place = np.arange(len(categories)) + (offset - (len(methods) - 1) / 2) * 0.8 / len(
-                methods
-            )
+        rows = table[table.metric == metric]
+        categories = list(dict.fromkeys(rows.category))
+        for index, method in enumerate(methods):
+            bars = rows[rows.method == method].set_index("category").reindex(categories)
+            aside = (index - (len(methods) - 1) / 2) * 0.8 / len(methods)
+            positions = np.arange(len(categories)) + aside
             axis.bar(
-                place,
-                part.value,
+                positions,
+                bars.value,
                 width=0.8 / len(methods),
                 color=colors[method],
                 label=label(method),
             )
-            _draw_intervals(axis, place, part)
+            _draw_intervals(axis, positions, bars)
         axis.set_xticks(range(len(categories)), categories, rotation=20)
         axis.set(title=label(metric), ylim=(0, 1.05))
     if len(methods) > 1:
@@ -270,13 +286,12 @@ def plot_metric_bars(table: pd.DataFrame, metrics: Sequence[str]) -> Figure:
     return figure
 
 
-def _draw_intervals(axis: Axes, place: np.ndarray, part: pd.DataFrame) -> None:
-    below, above = part.value - part.ci_low, part.ci_high - part.value
-    # a bootstrap interval of a value at its bound may lie on one side of it
+def _draw_intervals(axis: Axes, positions: ArrayLike, rows: pd.DataFrame) -> None:
+    """Draw the vertical intervals of N rows with the columns value, ci_low and ci_high."""
     axis.errorbar(
-        place,
-        part.value,
-        [below.clip(lower=0), above.clip(lower=0)],
+        positions,
+        rows.value,
+        interval_lengths(rows.value, rows.ci_low, rows.ci_high),
         fmt="none",
         ecolor="black",
         capsize=3,
@@ -287,21 +302,31 @@ def _draw_intervals(axis: Axes, place: np.ndarray, part: pd.DataFrame) -> None:
 def plot_scenario_change(
     table: pd.DataFrame, metrics: Sequence[str], scenarios: Sequence[str]
 ) -> Figure:
-    """What happens to each category from scenario to scenario, one panel per metric, with intervals."""
+    """Metrics of each category from scenario to scenario with their intervals, one panel per metric.
+
+    Args:
+        table: Rows of one method of the tidy table; the macro average is black.
+        metrics: The metrics to show.
+        scenarios: The scenarios from left to right.
+    """
     table = printed(table)
     figure, axes = panels(len(metrics), width=2.9, height=2.9, columns=4)
     for axis, metric in zip(axes, metrics, strict=True):
-        own = table[table.metric == metric]
-        colors = sns.color_palette("tab10", own.category.nunique())
-        for index, (category, here) in enumerate(own.groupby("category", sort=False)):
-            part = here.set_index("scenario").reindex(list(scenarios))
-            place = np.arange(len(scenarios)) + 0.04 * index
-            macro = here.macro.any()
-            color = "black" if macro else colors[index]
+        rows = table[table.metric == metric]
+        colors = sns.color_palette("tab10", rows.category.nunique())
+        for index, (category, of_category) in enumerate(rows.groupby("category", sort=False)):
+            line = of_category.set_index("scenario").reindex(list(scenarios))
+            positions = np.arange(len(scenarios)) + 0.04 * index
+            macro = of_category.macro.any()
             axis.plot(
-                place, part.value, "o-", color=color, label=category, linewidth=2 if macro else 1.2
+                positions,
+                line.value,
+                "o-",
+                color="black" if macro else colors[index],
+                label=category,
+                linewidth=2 if macro else 1.2,
             )
-            _draw_intervals(axis, place, part)
+            _draw_intervals(axis, positions, line)
         axis.set_xticks(range(len(scenarios)), [name.replace("_", " ") for name in scenarios])
         axis.set(title=metric, ylim=(-0.03, 1.05))
         axis.margins(x=0.15)

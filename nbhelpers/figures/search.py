@@ -1,5 +1,5 @@
-"""The figure of a search for training settings: how the best came down, and what each setting had
-to do with it.
+"""The figure of a search for training settings: the best error so far, and the error against each
+setting.
 """
 
 from __future__ import annotations
@@ -12,30 +12,32 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from nbhelpers.figures.style import panels
+from nbhelpers.figures.panels import panels
+from nbhelpers.figures.style import BLUE, RED
 
+#: Settings that are searched, and what their axis is: logarithmic or a list of choices.
 SETTINGS = {
     "learning_rate": "log",
     "weight_decay": "log",
     "optimizer": "choice",
     "batch_size": "choice",
 }
-COLOR, BEST_COLOR = "#3b7ea1", "#d1495b"
+TRIAL_COLOR, BEST_COLOR = BLUE, RED
 
 
 def plot_search(table: pd.DataFrame, importance: Mapping[str, float]) -> Figure:
-    """Held-out error of each trial in their order and by each setting; importance of the settings,
-    if it is known.
+    """Held-out error of the trials: in their order, against each setting, and how much each setting
+    matters.
 
     Args:
-        table: What ``search`` gave; trials that diverged have no point.
-        importance: What ``importance`` gave; empty for too few trials.
+        table: What ``search`` gave, one row per trial; a trial that diverged has no point.
+        importance: What ``importance`` gave, one share per setting; empty after too few trials,
+            and then its panel is left out.
     """
-    figure, axes = panels(
-        2 + len(SETTINGS) if importance else 1 + len(SETTINGS), width=2.9, height=2.5
-    )
+    count = 2 + len(SETTINGS) if importance else 1 + len(SETTINGS)
+    figure, axes = panels(count, width=2.9, height=2.5)
     ordered = table.sort_values("trial")
-    axes[0].scatter(ordered.trial, ordered.held_out_mse, s=18, color=COLOR)
+    axes[0].scatter(ordered.trial, ordered.held_out_mse, s=18, color=TRIAL_COLOR)
     axes[0].step(
         ordered.trial,
         ordered.held_out_mse.cummin(),
@@ -49,7 +51,7 @@ def plot_search(table: pd.DataFrame, importance: Mapping[str, float]) -> Figure:
         _draw_setting(axis, table, name, kind)
     if importance:
         names = list(importance)
-        axes[-1].barh(range(len(names)), list(importance.values()), color=COLOR)
+        axes[-1].barh(range(len(names)), list(importance.values()), color=TRIAL_COLOR)
         axes[-1].set_yticks(
             range(len(names)), [name.replace("_", " ") for name in names], fontsize=7
         )
@@ -59,11 +61,11 @@ def plot_search(table: pd.DataFrame, importance: Mapping[str, float]) -> Figure:
 
 
 def _draw_setting(axis: Axes, table: pd.DataFrame, name: str, kind: str) -> None:
-    values, labels = table[name], None
+    values, choices = table[name], None
     if kind == "choice":
-        labels = sorted(values.unique())
-        values = values.map({label: place for place, label in enumerate(labels)})
-    axis.scatter(values, table.held_out_mse, s=18, color=COLOR)
+        choices = sorted(values.unique())
+        values = values.map({choice: position for position, choice in enumerate(choices)})
+    axis.scatter(values, table.held_out_mse, s=18, color=TRIAL_COLOR)
     best = int(np.nanargmin(table.held_out_mse))
     axis.scatter(
         values.iloc[best],
@@ -74,14 +76,13 @@ def _draw_setting(axis: Axes, table: pd.DataFrame, name: str, kind: str) -> None
         label="best",
     )
     axis.set_xlabel(name.replace("_", " "))
-    if labels is None:
+    if choices is None:
         axis.set_xscale("log")
-        axis.xaxis.set_major_locator(
-            LogLocator(10, subs=(1,) if values.max() > 100 * values.min() else (1, 3))
-        )
+        steps = (1,) if values.max() > 100 * values.min() else (1, 3)
+        axis.xaxis.set_major_locator(LogLocator(10, subs=steps))
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0e}"))
         axis.xaxis.set_minor_formatter(NullFormatter())
         axis.tick_params(axis="x", labelsize=7)
     else:
-        axis.set_xticks(range(len(labels)), [str(label) for label in labels])
-        axis.set_xlim(-0.5, len(labels) - 0.5)
+        axis.set_xticks(range(len(choices)), [str(choice) for choice in choices])
+        axis.set_xlim(-0.5, len(choices) - 0.5)

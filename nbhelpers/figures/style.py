@@ -1,4 +1,4 @@
-"""The look of every figure: colours, one for each thing, sizes, and how a figure is saved."""
+"""The look of every figure: one colour for each thing, sizes, and how a figure is saved."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nbhelpers.files import replacing
 from nbhelpers.methods import METHODS
 
-GOOD_COLOR, DEFECT_COLOR = "#3b7ea1", "#d1495b"
-DOMAIN_COLORS = {"clean": "#3b7ea1", "shift": "#e07b39"}
+BLUE, RED = "#3b7ea1", "#d1495b"
+GOOD_COLOR, DEFECT_COLOR = BLUE, RED
+#: Of a wrong decision.
+WRONG_COLOR = "#c1121f"
+DOMAIN_COLORS = {"clean": BLUE, "shift": "#e07b39"}
 METHOD_COLORS = {name: row.color for name, row in METHODS.items()}
 #: For methods without a colour of their own; see ``method_colors``.
 SPARE_COLORS = (
@@ -32,9 +34,9 @@ DPI = 150
 
 
 def use_style() -> None:
-    """The study's look; called once by each notebook's set-up cell."""
+    """Set the look of all figures; the set-up cell of each notebook calls this once."""
     sns.set_theme(context="notebook", style="whitegrid", font_scale=0.85)
-    # white margins trimmed, and a folder that is called "$a$" has that name on its axis
+    # white margins are trimmed, and a folder that is called "$a$" keeps that name on its axis
     plt.rcParams.update(
         {
             "figure.dpi": 72,
@@ -47,8 +49,19 @@ def use_style() -> None:
 
 
 def save_figure(figure: Figure, path: Path, pdf: bool = False) -> Path:
-    """Write a PNG, with ``pdf`` a PDF beside it (temporary names, then renamed); returns the PNG's
-    path.
+    """Write a figure as PNG, and also as PDF if asked; the same figure gives the same bytes.
+
+    Args:
+        figure: The figure; its layout is fixed by this call.
+        path: The PNG's path; the PDF stands beside it. Both are written to temporary names and
+            renamed.
+        pdf: Whether to write the PDF too.
+
+    Returns:
+        The PNG's path.
+
+    Raises:
+        ResourceError: A file cannot be written (permission, disk full).
     """
     # laid out and measured once, for all files and for the notebook
     figure.draw_without_rendering()
@@ -63,7 +76,7 @@ def save_figure(figure: Figure, path: Path, pdf: bool = False) -> Path:
 
 
 def method_colors(methods: Iterable[str]) -> dict[str, str]:
-    """A colour for each method: its own, or a spare one that its name picks.
+    """One colour per method: its own, or a spare one that its name picks.
 
     Two unknown methods of one call never share a colour as long as there are spare ones.
     """
@@ -74,17 +87,3 @@ def method_colors(methods: Iterable[str]) -> dict[str, str]:
         free = [color for color in spare if color not in colors.values()]
         colors[method] = METHOD_COLORS.get(method, (free or spare)[0])
     return colors
-
-
-def panels(
-    count: int, width: float = 3.6, height: float = 3.0, columns: int = 3
-) -> tuple[Figure, list[Axes]]:
-    """``count`` axes in rows of at most ``columns``; what is left of the last row stays empty."""
-    columns = min(count, columns)
-    rows = -(-count // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(width * columns, height * rows), squeeze=False, layout="constrained"
-    )
-    for spare in axes.ravel()[count:]:
-        spare.set_visible(False)
-    return figure, list(axes.ravel()[:count])
