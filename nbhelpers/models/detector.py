@@ -126,6 +126,15 @@ class Detector(ABC):
     # -- what a subclass writes --
 
     @abstractmethod
+    def save(self, path: Path) -> None:
+        """Write the fitted detector to the folder ``path``."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, path: Path, device: str | torch.device = "cpu") -> Detector:
+        """Read what ``save`` wrote: the same settings, identical scores."""
+
+    @abstractmethod
     def fit(self, samples: Sequence[Sample]) -> Detector:
         """Learn what is normal from good samples."""
 

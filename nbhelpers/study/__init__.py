@@ -1,4 +1,4 @@
-"""Asked by name, computes once: a study gives splits, images, detectors, predictions and results as artefacts."""
+"""A study is asked by name for splits, detectors and predictions, and computes each of them once."""
 
 from nbhelpers.study.artefacts import Artefact
 from nbhelpers.study.study import Study, open_study

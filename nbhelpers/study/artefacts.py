@@ -1,14 +1,15 @@
-"""Ask by name, compute once: a file is kept with what it was made from, and made again when that changes.
+"""Artefacts are computed once, stored with what they were made from, and made again if that changes.
 
-An artefact is a file (or a folder) with a JSON sidecar beside it: the recipe (everything that the
-content depends on, the code that makes it included), its hash, the content's own hash, and
-provenance. Writing goes to a temporary name and is renamed, the sidecar last, under a file lock: a
-killed process leaves either nothing or the whole, and of two processes that want one thing, one
-computes and the other waits.
+An artefact is a file or a folder with a JSON sidecar beside it. The sidecar holds the recipe
+(everything that the content depends on, including the code that makes it), the hash of the recipe,
+the hash of the content, and the provenance. Everything is written to a temporary name and renamed
+under a file lock, the sidecar last. So a killed process leaves either nothing or the whole, and if
+two processes need the same artefact, one computes it and the other waits.
 """
 
 from __future__ import annotations
 
+import glob
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -27,13 +28,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class Artefact(Generic[T]):
-    """Something that is computed once and kept.
+    """Something that is computed once and stored.
 
     Attributes:
         path: Its file or folder.
-        recipe: JSON-able; everything that its content depends on.
-        make: Writes it to the temporary path that it is given.
-        load: Reads it.
+        recipe: Everything that its content depends on, as values that JSON can hold.
+        make: Computes the content and writes it to the temporary path that it is given.
+        load: Reads the content from the path that it is given.
         device: What it is computed on, for the provenance.
     """
 
@@ -45,16 +46,16 @@ class Artefact(Generic[T]):
 
     @cached_property
     def key(self) -> str:
-        """Hash of the recipe, for the recipes of what is made from this."""
+        """Hash of the recipe; it stands in the recipes of what is made from this artefact."""
         return digest(dict(self.recipe))
 
     @property
     def sidecar(self) -> Path:
-        """The JSON that lies beside it."""
+        """The path of the JSON sidecar beside the file."""
         return self.path.with_name(self.path.name + ".meta.json")
 
     def get(self) -> T:
-        """Load it if it is current, else make it first.
+        """Load the content; if it is not current, make it first.
 
         Raises:
             ResourceError: It cannot be written (permission, disk full).
@@ -65,7 +66,7 @@ class Artefact(Generic[T]):
             return self.load(self.path)
 
     def is_current(self) -> bool:
-        """Whether it is there, whole, and made from this recipe."""
+        """Whether the file exists, is unchanged since it was made, and was made from this recipe."""
         stored = self._stored()
         return (
             stored is not None
@@ -75,7 +76,7 @@ class Artefact(Generic[T]):
         )
 
     def why_stale(self) -> str:
-        """What changed since it was made, in words; empty where it is current."""
+        """What changed since it was made, in words; empty if it is current."""
         stored = self._stored()
         if stored is None or not self.path.exists():
             return "not made yet"
@@ -85,19 +86,20 @@ class Artefact(Generic[T]):
 
     @property
     def provenance(self) -> dict[str, Any] | None:
-        """Where, when and with what it was made; None where it is not made."""
+        """Where, when and with what it was made; None if it is not made yet."""
         stored = self._stored()
         return stored["provenance"] if stored and self.path.exists() else None
 
     def _stored(self) -> dict[str, Any] | None:
-        """The sidecar, or None where there is none that can be read."""
+        """The content of the sidecar; None if there is none or it cannot be read."""
         try:
             return read_json(self.sidecar)
         except (FileNotFoundError, JSONDecodeError):
             return None
 
     def _make(self) -> None:
-        for left_over in self.path.parent.glob(f".tmp-*-{self.path.name}"):  # of a killed run
+        killed_runs = f".tmp-*-{glob.escape(self.path.name)}"
+        for left_over in self.path.parent.glob(killed_runs):
             remove(left_over)
         temporary = self.path.with_name(f".tmp-{os.getpid()}-{self.path.name}")
         started = time.perf_counter()
@@ -120,7 +122,13 @@ class Artefact(Generic[T]):
 
 
 def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
-    """Where two recipes differ, one phrase each: settings by name, code by module."""
+    """Where two recipes differ, one phrase per difference: settings by name, code by module.
+
+    Args:
+        before: The stored recipe, or a part of it.
+        now: The present recipe, or the same part of it.
+        name: Dotted name of that part.
+    """
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for key in sorted({*before, *now}):
             inner = f"{name}.{key}" if name else str(key)
@@ -131,11 +139,12 @@ def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
             yield f"code changed: {rest}"
         elif top == "libraries":
             yield f"{rest} {before or 'not used'} became {now or 'not used'}"
-        elif isinstance(now, str | int | float | bool) and not _is_key(now):
+        elif isinstance(now, str | int | float | bool) and not _is_hash(now):
             yield f"{name} {before!r} became {now!r}"
         else:
             yield f"{name} changed"
 
 
-def _is_key(value: Any) -> bool:
+def _is_hash(value: Any) -> bool:
+    """Whether a value is a hash, which says nothing to a reader."""
     return isinstance(value, str) and len(value) == 16 and set(value) <= set("0123456789abcdef")

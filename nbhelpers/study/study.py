@@ -1,13 +1,13 @@
-"""Open a study and ask it for things by name: splits, shifted images, detectors, predictions, results.
+"""Opens a study, which is asked by name for splits, shifted images, detectors and predictions.
 
-Each is an artefact (see ``artefacts``): loaded if it was made from the present configuration, data
-and code, made otherwise. So every notebook runs alone and in any order, and a killed run goes on
-where it stopped.
+Each of them is an artefact (see ``artefacts``): it is loaded if it was made from the present
+configuration, data and code, and made otherwise. So every notebook runs alone and in any order, and
+a killed run continues where it stopped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,13 @@ import torch
 from nbhelpers.config import NO_PRESET, Config, digest, load_config
 from nbhelpers.data import split_file
 from nbhelpers.data import splits as split_data
-from nbhelpers.data.images import hash_pixels
 from nbhelpers.data.layout import Sample, find_categories, scan_category
 from nbhelpers.data.shift import twins
-from nbhelpers.data.splits import Split
+from nbhelpers.data.splits import SPLITS, Split
 from nbhelpers.data.synthetic.dataset import make_synthetic
 from nbhelpers.errors import ConfigError
 from nbhelpers.evaluation.thresholds.rules import get_rule
-from nbhelpers.files import hash_file, locked, read_json, write_json
+from nbhelpers.files import locked, read_json, write_json
 from nbhelpers.methods import METHODS
 from nbhelpers.models.detector import Detector
 from nbhelpers.models.factory import method_settings, new_detector
@@ -35,15 +34,25 @@ from nbhelpers.runtime import pick_device, provenance, set_seed
 from nbhelpers.scenarios import GLOBAL, SCENARIOS, fit_domains
 from nbhelpers.sources import code_of
 from nbhelpers.study.artefacts import Artefact
+from nbhelpers.study.index import FileEntry, index_files
 
+DOMAINS = ("clean", "shift")
 DETECTORS_IN_MEMORY = 4  # a PaDiM of 224 px takes 125 MB
 
 
 def open_study(profile: str = "tiny", overrides: Mapping[str, Any] | None = None) -> Study:
-    """Read the configuration, seed everything, choose the device; no data is touched yet.
+    """Open a study: read its configuration, seed the random generators, choose the device.
+
+    No image is read yet.
+
+    Args:
+        profile: Name of a file in ``configs/``: ``tiny``, ``mvtec`` or ``folder``.
+        overrides: Settings that differ from the profile's, by dotted key, for example
+            ``{"data.image_size": 256}``.
 
     Raises:
-        ConfigError: See ``load_config`` and ``pick_device``, or a threshold rule that is not known.
+        ConfigError: A setting is unknown or does not fit (see ``load_config``), the device is not
+            there, or the threshold rule is unknown.
     """
     study = Study(load_config(profile, overrides))
     get_rule(study.config.evaluation.threshold_rule)
@@ -53,18 +62,57 @@ def open_study(profile: str = "tiny", overrides: Mapping[str, Any] | None = None
 
 
 class Study:
-    """Everything that the notebooks ask for, by name.
+    """A study that is asked by name for its splits, detectors and predictions.
 
-    Detectors, and predictions by them, are named by method, category and what they were *fitted
-    on*: the category's ``clean`` or ``shift`` training images, or, ``global``, the clean ones of all
-    categories pooled.
+    What is asked for the first time is computed and stored below the workspace; after that it is
+    loaded. It is computed again only if a setting, an image or the code that makes it has changed.
+
+    A **split** of a category gives the samples of ``train``, ``val`` and ``test``, in the ``clean``
+    domain or, as shifted twins of the same images, in the ``shift`` domain. The split is drawn once
+    and then read from its file:
+
+    >>> split = study.split("hazelnut")
+    >>> sorted(split)
+    ['test', 'train', 'val']
+    >>> sample = split["test"][0]
+    >>> sample.category
+    'hazelnut'
+    >>> twins = study.split("hazelnut", "shift")["test"]
+    >>> len(twins) == len(split["test"])
+    True
+
+    A **detector** is named by its method, its category and what it is fitted on: the category's
+    ``clean`` or ``shift`` training images, or, for ``global``, the clean training images of all
+    categories together. Asking for it fits it, if that was not done before:
+
+    >>> detector = study.detector("patchcore", "hazelnut", fitted_on="clean")
+    >>> detector.name
+    'patchcore'
+
+    **Predictions** hold the image scores and anomaly maps of one split beside the truth. They need
+    no detector in memory, so thresholds, metrics and figures read them:
+
+    >>> predictions = study.predictions(
+    ...     "patchcore", "hazelnut", fitted_on="clean", domain="shift", split="test"
+    ... )
+    >>> len(predictions) == len(twins)
+    True
+    >>> predictions.anomaly_maps.shape == (len(twins), 64, 64)  # at an image size of 64
+    True
+
+    ``fitted``, ``predicted`` and ``shifted_set`` give the same things as artefacts, which also know
+    their file, whether they are current, and why they are not.
+
+    Attributes:
+        config: All settings of the study.
+        device: Where networks run, for example ``cpu`` or ``cuda``.
     """
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self.device = pick_device(config.device)
         self._samples: dict[str, list[Sample]] = {}
-        self._index: dict[str, dict[str, list[Any]]] = {}
+        self._index: dict[str, dict[str, FileEntry]] = {}
         self._shifted: dict[str, Split] = {}
         self._detectors: dict[Path, Detector] = {}
 
@@ -75,13 +123,16 @@ class Study:
         functions: tuple[Callable[..., Any], ...] = (),
         **inputs: Any,
     ) -> dict[str, Any]:
-        """What an artefact is made from: its inputs, and the code that makes it.
+        """What an artefact is made from: its inputs and the code that makes it.
 
         Args:
             kind: What sort of artefact it is.
-            modules: Those that make it, see ``code_of``.
-            functions: Functions that take part, see ``code_of``.
-            inputs: JSON-able; everything else that its content depends on.
+            modules: The modules that make it (see ``sources.code_of``).
+            functions: Single functions that take part (see ``sources.code_of``).
+            inputs: Everything else that its content depends on, as values that JSON can hold.
+
+        Returns:
+            A dictionary that JSON can hold; the seed of the study is part of it.
         """
         code = code_of(*modules, functions=functions)
         return {"kind": kind, "seed": self.config.seed, **inputs, **code}
@@ -90,10 +141,10 @@ class Study:
 
     @cached_property
     def data_root(self) -> Path:
-        """The folder of categories; the synthetic set is drawn here at first use.
+        """The folder of categories. The synthetic images are drawn when it is asked for first.
 
         Raises:
-            DataError: The synthetic set would take the place of images that this study did not draw.
+            DataError: The synthetic images would replace images that this study did not draw.
         """
         data, root = self.config.data, self.config.data_root
         if data.source == "synthetic":
@@ -105,7 +156,7 @@ class Study:
 
     @cached_property
     def categories(self) -> tuple[str, ...]:
-        """The categories of this study: the configured ones, or all that are in the data root."""
+        """The categories of this study: the configured ones, or all folders of the data root."""
         return self.config.data.categories or tuple(find_categories(self.data_root))
 
     def samples(self, category: str) -> list[Sample]:
@@ -116,41 +167,32 @@ class Study:
 
     def contents(self, category: str) -> dict[str, str]:
         """Hash of the bytes of each image and mask of a category, by its path below the data root."""
-        return {key: entry[2] for key, entry in self._indexed(category).items()}
+        return {name: entry.content for name, entry in self._indexed(category).items()}
 
     def pixels(self, category: str) -> dict[str, str]:
-        """Hash of each image's pixels by sample id; of a file that is only packed anew, the same."""
-        return {key: entry[3] for key, entry in self._indexed(category).items() if entry[3]}
+        """Hash of the pixels of each image of a category, by sample id.
 
-    def _indexed(self, category: str) -> dict[str, list[Any]]:
-        """Size, time, hash of bytes and of pixels of each file; unchanged ones are not read again."""
+        It stays the same if a file is only compressed in another way.
+        """
+        return {
+            name: entry.pixels for name, entry in self._indexed(category).items() if entry.pixels
+        }
+
+    def _indexed(self, category: str) -> dict[str, FileEntry]:
         if category not in self._index:
-            path = self.config.shared_dir / "index" / f"{category}.json"
-            known = read_json(path) if path.is_file() else {}
-            index = {}
-            for sample in self.samples(category):
-                for file in filter(None, (sample.image, sample.mask)):
-                    key = file.relative_to(self.data_root).as_posix()
-                    stamp = [file.stat().st_size, file.stat().st_mtime_ns]
-                    entry = known.get(key)
-                    if not entry or entry[:2] != stamp or len(entry) != 4:
-                        seen = hash_pixels(file) if file == sample.image else ""
-                        entry = [*stamp, hash_file(file), seen]
-                    index[key] = entry
-            if index != known:
-                write_json(path, index)
-            self._index[category] = index
+            stored = self.config.shared_dir / "index" / f"{category}.json"
+            self._index[category] = index_files(self.samples(category), self.data_root, stored)
         return self._index[category]
 
     # -- splits ---------------------------------------------------------------------------------
 
     @cached_property
     def splits(self) -> dict[str, Split]:
-        """The clean split of every category, as the file has it; drawn where it has none.
+        """The clean split of every category, read from its file; drawn if the file has none.
 
         Raises:
-            ConfigError: The file was drawn by other rules.
-            DataError: Images were added, are gone or have changed since, or a split leaks.
+            ConfigError: The file was drawn by other rules than the configured ones.
+            DataError: Images were added, removed or changed since, or one image is in two splits.
         """
         path, rules = self.config.splits_path, self.config.splits
         samples = {name: self.samples(name) for name in self.categories}
@@ -165,10 +207,10 @@ class Study:
         return splits
 
     def resplit(self) -> None:
-        """Draw the clean splits of this study's categories anew, whatever is stored."""
+        """Draw the clean splits of this study's categories again, whatever is stored."""
         with locked(self.config.splits_path):
             self._write_splits({name: self._draw_split(name) for name in self.categories})
-        self.__dict__.pop("splits", None)  # read before, perhaps
+        self.__dict__.pop("splits", None)  # if they were read before, they are read again
         self._shifted = {}
 
     def _draw_split(self, category: str) -> Split:
@@ -183,7 +225,7 @@ class Study:
         )
 
     def _write_splits(self, splits: Mapping[str, Split]) -> None:
-        """Write these splits, and keep what the file has of other categories."""
+        """Write these splits and keep those that the file has of other categories."""
         split_file.write_splits(
             self.config.splits_path,
             splits,
@@ -194,21 +236,38 @@ class Study:
         )
 
     def verify(self, category: str, split: Split) -> dict[str, tuple[int, int]]:
-        """``verify_split`` with this study's group rules and the images' contents."""
+        """Check a split for leaks and return how many good and anomalous images each part has.
+
+        Args:
+            category: Whose split it is; the category's rules for groups of images apply.
+            split: The split.
+
+        Returns:
+            ``(good, anomalous)`` by ``train``, ``val`` and ``test``.
+
+        Raises:
+            DataError: An image, its pixels or its group is in two splits, or an anomalous image is
+                in ``train``.
+        """
         groups = self.config.splits.groups.get(category)
         return split_data.verify_split(split, groups, self.pixels(category))
 
     def split(self, category: str, domain: str = "clean") -> Split:
-        """Train, val and test samples of a category in one domain.
+        """The samples of a category in one domain.
+
+        Args:
+            category: The category.
+            domain: ``clean``, or ``shift`` for the shifted twins of the same images.
+
+        Returns:
+            Lists of samples by ``train``, ``val`` and ``test``.
 
         Raises:
-            ConfigError: A category that is not part of this study.
+            ConfigError: The category or the domain is not one of this study's.
+            DataError: See ``splits``.
         """
-        if category not in self.categories:
-            raise ConfigError(
-                f"category '{category}': expected one of this study's "
-                f"({', '.join(self.categories)}), found another; choose one of them"
-            )
+        _expect("category", category, self.categories)
+        _expect("domain", domain, DOMAINS)
         if domain == "clean":
             return self.splits[category]
         if category not in self._shifted:
@@ -219,7 +278,10 @@ class Study:
     # -- the shifted domain ---------------------------------------------------------------------
 
     def shifted(self, category: str) -> pd.DataFrame:
-        """Manifest of a category's shifted twins, one row per image; drawn and verified at first use."""
+        """The parameters of the shift of each image of a category, one row per shifted twin.
+
+        The twins are drawn, and their masks verified, when they are asked for first.
+        """
         return self.shifted_set(category).get()
 
     def shifted_set(self, category: str) -> Artefact[pd.DataFrame]:
@@ -262,7 +324,12 @@ class Study:
         (path / category).rmdir()
 
     def source_ids(self, category: str, ids: Sequence[str]) -> list[str]:
-        """The clean image behind each id: its own for a clean one, its source's for a shifted twin."""
+        """The id of the clean image behind each id; a clean image stands for itself.
+
+        Args:
+            category: The category of all of them.
+            ids: Ids of clean images or of shifted twins.
+        """
         clean = {sample.id for sample in self.samples(category)}
         if all(identity in clean for identity in ids):
             return list(ids)
@@ -275,7 +342,8 @@ class Study:
         return digest({"ids": ids, "contents": self.contents(category)})
 
     def domain_key(self, category: str, domain: str) -> str:
-        """Hash of the images of a category in one domain, and of which split each is in."""
+        """Hash of a category's images in one domain and of which split each image is in."""
+        _expect("domain", domain, DOMAINS)
         return self._split_key(category) if domain == "clean" else self.shifted_set(category).key
 
     # -- what is asked of it --------------------------------------------------------------------
@@ -289,47 +357,69 @@ class Study:
 
     @property
     def fit_domains(self) -> tuple[str, ...]:
-        """Domains that per-category detectors are fitted on for the configured scenarios."""
+        """The domains on which the configured scenarios need a detector per category fitted."""
         return fit_domains(self.config.scenarios)
 
     @property
     def test_domains(self) -> tuple[str, ...]:
-        """Domains that the configured scenarios test on."""
+        """The domains on which the configured scenarios test."""
         return tuple(dict.fromkeys(SCENARIOS[name].test_domain for name in self.config.scenarios))
 
     def needed_predictions(self, fitted_on: str) -> list[tuple[str, str]]:
-        """(domain, split) of each prediction that the scenarios need of a detector fitted there."""
-        used = [
-            row for name in self.config.scenarios if (row := SCENARIOS[name]).fitted_on == fitted_on
-        ]
-        needed = [
-            (asked["domain"], asked["split"])
-            for row in used
-            for asked in (row.calibrates, row.tests)
-        ]
-        own = "clean" if fitted_on == GLOBAL else fitted_on
-        return list(dict.fromkeys([(own, "val"), *needed]))
+        """The predictions that the configured scenarios need of a detector.
+
+        Args:
+            fitted_on: What the detector is fitted on: ``clean``, ``shift`` or ``global``.
+
+        Returns:
+            (domain, split) of each prediction; the validation split of its own domain comes first.
+        """
+        domain = "clean" if fitted_on == GLOBAL else fitted_on
+        needed = [(domain, "val")]
+        for scenario in (SCENARIOS[name] for name in self.config.scenarios):
+            if scenario.fitted_on == fitted_on:
+                for asked in (scenario.calibrates, scenario.tests):
+                    needed.append((asked["domain"], asked["split"]))
+        return list(dict.fromkeys(needed))
 
     # -- detectors ------------------------------------------------------------------------------
 
     def new_detector(self, method: str, seed: int | None = None) -> Detector:
-        """An unfitted detector with the configured settings; with the study's seed unless one is given.
+        """A detector with the configured settings that is not fitted yet.
+
+        Args:
+            method: The method, for example ``patchcore``.
+            seed: Its seed; the study's own if None.
 
         Raises:
-            ConfigError: A method that is not known.
+            ConfigError: The method is unknown.
         """
         return new_detector(
             self.config, method, self.config.seed if seed is None else seed, self.device
         )
 
     def training(self, category: str, *, fitted_on: str) -> list[Sample]:
-        """The images that a detector is fitted on, in its order."""
+        """The samples that a detector is fitted on, in the order in which it sees them."""
         if fitted_on == GLOBAL:
             return [sample for name in self.categories for sample in self.split(name)["train"]]
         return self.split(category, fitted_on)["train"]
 
     def detector(self, method: str, category: str, *, fitted_on: str = "clean") -> Detector:
-        """A fitted detector; the last few are kept in memory while the study is open."""
+        """A fitted detector: loaded if it is stored, fitted and stored otherwise.
+
+        Up to four detectors stay in memory while the study is open.
+
+        Args:
+            method: The method, for example ``patchcore``.
+            category: The category; any one of them for ``fitted_on="global"``.
+            fitted_on: ``clean``, ``shift``, or ``global`` for the clean training images of all
+                categories together.
+
+        Raises:
+            ConfigError: A name is unknown.
+            ModelError: The detector cannot be fitted or loaded.
+            ResourceError: It cannot be written, or needs more memory than there is.
+        """
         artefact = self.fitted(method, category, fitted_on=fitted_on)
         if artefact.path not in self._detectors:
             loaded = artefact.get()
@@ -339,7 +429,10 @@ class Study:
         return self._detectors[artefact.path]
 
     def detector_stats(self, method: str, category: str, *, fitted_on: str) -> dict[str, float]:
-        """Fit statistics (sizes, counts, seconds) of a detector, without loading its network."""
+        """Fit statistics (sizes, counts, seconds) of a detector, without loading its network.
+
+        The arguments are those of ``detector``.
+        """
         artefact = self.fitted(method, category, fitted_on=fitted_on)
         return Artefact(
             artefact.path,
@@ -350,8 +443,10 @@ class Study:
         ).get()
 
     def fitted(self, method: str, category: str, *, fitted_on: str = "clean") -> Artefact[Detector]:
-        """A fitted detector as an artefact."""
+        """A fitted detector as an artefact; the arguments are those of ``detector``."""
+        _expect("fitted_on", fitted_on, (*DOMAINS, GLOBAL))
         config = self.config
+        settings = method_settings(config, method)
         pooled = fitted_on == GLOBAL
         trained_on = dict.fromkeys(self.categories, "clean") if pooled else {category: fitted_on}
         name = f"{method}_{GLOBAL}" if pooled else f"{method}_{category}_{fitted_on}"
@@ -363,7 +458,7 @@ class Study:
                 functions=(new_detector, method_settings, Study.training),
                 method=method,
                 trained_on=[self.domain_key(*images) for images in trained_on.items()],
-                settings=method_settings(config, method),
+                settings=settings,
                 backbone=config.backbone.model_dump(),
                 threads=config.threads,
                 smoothing_sigma=config.smoothing_sigma,
@@ -382,7 +477,7 @@ class Study:
         )
 
     def _store(self, *domains: str) -> Path:
-        """Where to keep what depends on these domains: the clean ones serve every variant of the shift."""
+        """The folder for what depends on these domains; clean ones serve every variant of the shift."""
         return self.config.output_dir if "shift" in domains else self.config.shared_dir
 
     # -- predictions ----------------------------------------------------------------------------
@@ -390,7 +485,19 @@ class Study:
     def predictions(
         self, method: str, category: str, *, fitted_on: str, domain: str, split: str
     ) -> Predictions:
-        """What a fitted detector says of a category's split in a domain; stored once."""
+        """Scores and anomaly maps of one split by a fitted detector; computed once, then loaded.
+
+        Args:
+            method: The detector's method, for example ``patchcore``.
+            category: The category of the images, and of the detector unless that is global.
+            fitted_on: What the detector is fitted on: ``clean``, ``shift`` or ``global``.
+            domain: The domain of the images: ``clean`` or ``shift``.
+            split: The split of the images: ``train``, ``val`` or ``test``.
+
+        Raises:
+            ConfigError: A name is unknown.
+            ModelError: The detector cannot be fitted or loaded, or a score is not finite.
+        """
         return self.predicted(
             method, category, fitted_on=fitted_on, domain=domain, split=split
         ).get()
@@ -398,7 +505,8 @@ class Study:
     def predicted(
         self, method: str, category: str, *, fitted_on: str, domain: str, split: str
     ) -> Artefact[Predictions]:
-        """Predictions as an artefact."""
+        """Predictions as an artefact; the arguments are those of ``predictions``."""
+        _expect("split", split, SPLITS)
         folder = self._store(fitted_on, domain) / "predictions" / f"{method}_{category}_{fitted_on}"
         return Artefact(
             folder / f"{domain}_{split}.npz",
@@ -420,7 +528,7 @@ class Study:
     # -- housekeeping ---------------------------------------------------------------------------
 
     def describe(self) -> None:
-        """Print what this study is about."""
+        """Print the profile, the categories, the image size and the seed."""
         config = self.config
         preset = "" if config.preset == NO_PRESET else f", preset {config.preset}"
         print(
@@ -429,7 +537,7 @@ class Study:
         )
 
     def describe_machine(self) -> None:
-        """Print where it runs."""
+        """Print the versions of Python, the platform, the code and the libraries."""
         facts = provenance(self.device, 0.0)
         print(
             f"Python {facts['python']}, {facts['platform']}, device {self.device}, code {facts['git']}"
@@ -437,7 +545,7 @@ class Study:
         print(", ".join(f"{name} {number}" for name, number in facts["packages"].items()))
 
     def describe_cost(self, method: str, category: str, *, fitted_on: str) -> None:
-        """Print what fitting a detector took, from its provenance."""
+        """Print the seconds and the memory that fitting a detector took, where it is stored."""
         facts = self.fitted(method, category, fitted_on=fitted_on).provenance
         if facts is not None:
             print(
@@ -446,13 +554,21 @@ class Study:
             )
 
     def figure_path(self, notebook: str, name: str) -> Path:
-        """``outputs/<profile>/figures/<notebook>/<name>.png``."""
+        """The path of a notebook's figure: ``outputs/<profile>/figures/<notebook>/<name>.png``."""
         return self.config.output_dir / "figures" / notebook / f"{name}.png"
+
+
+def _expect(kind: str, name: str, known: Collection[str]) -> None:
+    """Refuse a name that is not known, with a ConfigError that lists those that are."""
+    if name not in known:
+        raise ConfigError(
+            f"{kind} '{name}': expected one of this study's ({', '.join(known)}), found another; "
+            "choose one of them"
+        )
 
 
 def _modules(method: str) -> tuple[str, ...]:
     """The modules that make a method's detector and its scores."""
-    module = METHODS[method].class_path.partition(":")[0] if method in METHODS else ""
-    if METHODS[method].architecture:
-        return f"models.{module}", "models.autoencoders.detector"
-    return (f"models.{module}",)
+    row = METHODS[method]
+    module = f"models.{row.class_path.partition(':')[0]}"
+    return (module, "models.autoencoders.detector") if row.architecture else (module,)

@@ -107,8 +107,9 @@ def _make_slowly(path, started):
     ask(path, {"n": 1}, make, str)
 
 
-def test_a_killed_make_leaves_no_artefact_and_no_litter_after_the_next(tmp_path):
-    path = tmp_path / "a.txt"
+@pytest.mark.parametrize("name", ["a.txt", "a, [b] = *.txt"])
+def test_a_killed_make_leaves_no_artefact_and_no_litter_after_the_next(tmp_path, name):
+    path = tmp_path / name
     context = multiprocessing.get_context("fork")
     started = context.Event()
     process = context.Process(target=_make_slowly, args=(path, started))
@@ -118,7 +119,11 @@ def test_a_killed_make_leaves_no_artefact_and_no_litter_after_the_next(tmp_path)
     process.join()
     assert not path.exists()
     assert counted(path, {"n": 1}) == ("x", 1)
-    assert sorted(p.name for p in tmp_path.iterdir()) == [".a.txt.lock", "a.txt", "a.txt.meta.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        f".{name}.lock",
+        name,
+        f"{name}.meta.json",
+    ]
 
 
 def _ask_and_log(path, log):

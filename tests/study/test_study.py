@@ -1,5 +1,6 @@
 """The study end to end on a handful of drawn images: each thing made once, stale things made again."""
 
+import doctest
 import json
 
 import numpy as np
@@ -12,7 +13,7 @@ from nbhelpers.errors import ConfigError, DataError
 from nbhelpers.results.numbers import read_metrics
 from nbhelpers.results.table import MACRO
 from nbhelpers.runtime import pick_device
-from nbhelpers.study import open_study
+from nbhelpers.study import Study, open_study
 
 SMALL = {
     "data.categories": ["hazelnut", "carpet"],
@@ -208,16 +209,17 @@ def test_the_global_detector_is_fitted_on_all_categories(small):
 
 def test_refits_of_cv_plus_leave_their_fold_out(small):
     table = cross_scores(small, "patchcore", "carpet")
-    own = table[table.part == "calibration"]
+    calibration = table[table.part == "calibration"]
     good = [s.id for name in ("train", "val") for s in small.split("carpet")[name] if not s.label]
-    assert sorted(own.id) == sorted(good) and (own.label == 0).all() and set(own.fold) == {0, 1}
+    assert sorted(calibration.id) == sorted(good)
+    assert (calibration.label == 0).all() and set(calibration.fold) == {0, 1}
     for domain in ("clean", "shift"):
         test = table[table.part == f"test {domain}"]
         ids = [s.id for s in small.split("carpet", domain)["test"]]
         assert test.groupby("fold").id.apply(list).tolist() == [ids] * 2
     # by hand: the first fold's refit
-    fold = own[own.fold == 0]
-    others = set(own[own.fold != 0].id)
+    fold = calibration[calibration.fold == 0]
+    others = set(calibration[calibration.fold != 0].id)
     seen = [s for name in ("train", "val") for s in small.split("carpet")[name] if s.id in others]
     scores = (
         small.new_detector("patchcore")
@@ -234,13 +236,27 @@ def test_unknown_names_are_refused(small):
         ConfigError, match="category 'screw': expected one of this study's \\(hazelnut, carpet\\)"
     ):
         small.split("screw")
-    with pytest.raises(ConfigError, match="unknown method 'screw'; known: patchcore, padim"):
-        small.new_detector("screw")
+    for ask in (small.new_detector, lambda method: small.fitted(method, "carpet")):
+        with pytest.raises(ConfigError, match="unknown method 'screw'; known: patchcore, padim"):
+            ask("screw")
+    # a misspelt domain or split must not silently mean another one
+    with pytest.raises(ConfigError, match="domain 'shfit': expected one of .*\\(clean, shift\\)"):
+        small.split("carpet", "shfit")
+    with pytest.raises(ConfigError, match="fitted_on 'all': expected .*\\(clean, shift, global\\)"):
+        small.detector("patchcore", "carpet", fitted_on="all")
+    places = {"fitted_on": "clean", "domain": "clean", "split": "test"}
+    for kind in ("domain", "split"):
+        with pytest.raises(ConfigError, match=f"{kind} 'tset': expected one of this study's"):
+            small.predictions("patchcore", "carpet", **{**places, kind: "tset"})
 
 
-@pytest.mark.skipif(
-    torch.cuda.is_available(), reason="this machine has what the test wants missing"
-)
+def test_the_examples_of_the_study_hold(small):
+    (examples,) = doctest.DocTestFinder(recurse=False).find(Study, "Study", globs={"study": small})
+    assert len(examples.examples) >= 10
+    assert doctest.DocTestRunner().run(examples).failed == 0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the missing device")
 def test_a_device_that_is_not_there_is_refused():
     assert pick_device("auto") in ("cpu", "mps")
     with pytest.raises(ConfigError, match="expected cuda, found no such device"):
