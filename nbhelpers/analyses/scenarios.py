@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from nbhelpers.analyses.parts import Part, make_part
+from nbhelpers.config import digest
 from nbhelpers.evaluation import cell as evaluation
 from nbhelpers.evaluation.bootstrap import stated
 from nbhelpers.evaluation.cell import Draws, draw_seed
@@ -251,6 +252,11 @@ def fitted_stats(study: Study, method: str, category: str, fitted_on: str) -> di
     }
 
 
+def cells_hash(study: Study, scenario: str) -> str:
+    """Hash of what a scenario's cells are made from: settings, images and code."""
+    return digest([cell(study, scenario, *asked).key for asked in study.cells])
+
+
 def scenario_provenance(study: Study, scenario: str) -> dict[str, Any]:
     """Configuration, code and machine of a scenario, and its seconds and peak memory.
 
@@ -272,5 +278,6 @@ def scenario_provenance(study: Study, scenario: str) -> dict[str, Any]:
     return facts | {
         "config": config,
         "config_hash": study.config.digest(),
+        "cells_hash": cells_hash(study, scenario),
         "seed": study.config.seed,
     }

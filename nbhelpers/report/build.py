@@ -18,6 +18,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from nbhelpers.analyses.all import all_parts, run_scenario, write_metrics
+from nbhelpers.analyses.scenarios import cells_hash
 from nbhelpers.errors import DataError
 from nbhelpers.figures import comparisons as plots
 from nbhelpers.figures.images import shared_limits
@@ -146,6 +147,17 @@ def _predictions_fault(study: Study, scenario: str) -> str | None:
                     f"{stored.path}: expected current predictions of {method} on {category}, found "
                     f"them out of date ({why})"
                 )
+    return _cells_fault(study, scenario)
+
+
+def _cells_fault(study: Study, scenario: str) -> str | None:
+    """What is wrong with a scenario's stored view if its numbers are older than the code."""
+    path = _view_path(study, scenario)
+    if read_json(path)["provenance"].get("cells_hash") != cells_hash(study, scenario):
+        return (
+            f"{path}: expected results of the present predictions and code, found those of "
+            "earlier ones"
+        )
     return None
 
 
