@@ -22,6 +22,7 @@ from nbhelpers.runner.graph import Notebook, RunFolder
 from nbhelpers.runner.processes import only_run
 from nbhelpers.runner.summary import report_errors
 
+pytestmark = pytest.mark.slow  # Snakemake and kernels are started: half a minute in all
 HEADER = """# ---
 # jupyter:
 #   kernelspec:
