@@ -11,7 +11,8 @@ number within a tolerance of its own:
 * a p value (a column called ``p``, ``p_...`` or ``..._pvalue``): any other in [0, 1], for it may
   jump there; in a tagged cell this holds for every method, since the p values of all may be
   corrected together;
-* any other number: ``SPREAD``.
+* any other number: ``SPREAD``; a share of few images, in a table that states how many in a column
+  ``n`` or ``images``, at least what one image more or less makes of it, 1 / n.
 
 All other lines are compared to the letter, but for the bounds of an interval, ``BOUND``: of many
 resamples a few have a threshold between two scores that rounding swaps.
@@ -35,6 +36,7 @@ TRAINED = re.compile(
 )
 NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:,\d{3})*(?:\.\d+)?(?![\w.]*\w)")
 P_VALUE = re.compile(r"p$|p_|.*_pvalue$")
+IMAGES = ("n", "images")
 INTERVAL = re.compile(r"\s*\[([-+]?[\d.]+), ([-+]?[\d.]+)\]")
 
 #: How far apart two trainings may be that differ in the processor or the seed alone: decimals,
@@ -93,6 +95,14 @@ def _agree(new: str, stored: str, header: dict[int, str], loose: bool, jumps: bo
     if " ".join(NUMBER.sub("#", new).split()) != " ".join(NUMBER.sub("#", stored).split()):
         return False
     half_width, left = 0.0, 0  # of an interval, and how many of its numbers are still to come
+    images = next(
+        (
+            int(number.group())
+            for number in NUMBER.finditer(stored)
+            if header.get(number.end()) in IMAGES and number.group().isdigit()
+        ),
+        0,
+    )
     for found, expected in zip(NUMBER.finditer(new), NUMBER.finditer(stored), strict=True):
         value, reference = (float(number.group().replace(",", "")) for number in (found, expected))
         interval = INTERVAL.match(stored, expected.end())
@@ -105,7 +115,7 @@ def _agree(new: str, stored: str, header: dict[int, str], loose: bool, jumps: bo
         elif loose:
             near = (
                 abs(value - reference)
-                <= max(half_width if left > 0 else 0.0, _spread(expected.group())) + 1e-9
+                <= max(half_width if left > 0 else 0.0, _spread(expected.group(), images)) + 1e-9
             )
         else:
             near = found.group() == expected.group()
@@ -115,7 +125,10 @@ def _agree(new: str, stored: str, header: dict[int, str], loose: bool, jumps: bo
     return True
 
 
-def _spread(number: str) -> float:
+def _spread(number: str, images: int) -> float:
+    """How far a number may move that has no interval; ``images`` is 0 where that is not stated."""
     size = abs(float(number.replace(",", "")))
-    least = SPREAD["share"] if "." in number else SPREAD["count"]
+    least = SPREAD["count"]
+    if "." in number:
+        least = max(SPREAD["share"], 1 / images if images else 0.0)
     return max(least, SPREAD["relative"] * size if size > 1 else 0.0)

@@ -107,3 +107,11 @@ def test_tolerance_grows_with_the_number(stored, allowed, wrong):
 
 def test_names_are_whole_words():
     assert not same("mae_cnn 0.50\n", "mae_cnn 0.51\n") and same("ae_cnn 0.50\n", "ae_cnn 0.51\n")
+
+
+def test_a_share_of_three_images_may_move_by_one_of_them():
+    table = "method  n   ks\nae_cnn  3 0.25\nae_cnn 12 0.25\npadim   3 0.25\n"
+    assert same(table.replace("3 0.25\nae", "3 0.58\nae"), table)
+    assert not same(table.replace("3 0.25\nae", "3 0.59\nae"), table)
+    assert not same(table.replace("12 0.25", "12 0.41"), table)
+    assert not same(table.replace("padim   3 0.25", "padim   3 0.26"), table)
