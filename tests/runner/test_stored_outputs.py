@@ -41,13 +41,13 @@ def test_a_trained_number_within_its_tolerance_agrees(old, new):
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("0.67 [0.45, 0.88]", "0.45 [0.45, 0.88]"),
-        ("0.67 [0.45, 0.88]", "0.67 [0.23, 0.88]"),
+        ("0.67 [0.45, 0.88]", "0.41 [0.45, 0.88]"),
+        ("0.67 [0.45, 0.88]", "0.67 [0.19, 0.88]"),
         (
             "0.63 [0.55, 0.76]",
-            "0.47 [0.55, 0.76]",
+            "0.37 [0.55, 0.76]",
         ),  # its half width, 0.105, is less than the spread of decimals
-        ("0.17", "0.33"),
+        ("0.17", "0.43"),
         ("0.93 [0.79", "0.92 [0.79"),
         ("0.95 [0.88", "0.94 [0.88"),
         ("0.95 [0.88", "0.95 [0.82"),  # a bound may move by 0.05
@@ -113,5 +113,5 @@ def test_a_share_of_three_images_may_move_by_one_of_them():
     table = "method  n   ks\nae_cnn  3 0.25\nae_cnn 12 0.25\npadim   3 0.25\n"
     assert same(table.replace("3 0.25\nae", "3 0.58\nae"), table)
     assert not same(table.replace("3 0.25\nae", "3 0.59\nae"), table)
-    assert not same(table.replace("12 0.25", "12 0.41"), table)
+    assert not same(table.replace("12 0.25", "12 0.51"), table)
     assert not same(table.replace("padim   3 0.25", "padim   3 0.26"), table)
