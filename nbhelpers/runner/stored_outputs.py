@@ -14,6 +14,9 @@ number within a tolerance of its own:
 * any other number: ``SPREAD``; a share of few images, in a table that states how many in a column
   ``n`` or ``images``, at least what one image more or less makes of it, 1 / n.
 
+The verdict of a sentence about a trained network ("falls for", "shows no change for") may be
+another one, since it follows from an interval that may move.
+
 All other lines are compared to the letter, but for the bounds of an interval, ``BOUND``: of many
 resamples a few have a threshold between two scores that rounding swaps.
 """
@@ -21,6 +24,7 @@ resamples a few have a threshold between two scores that rounding swaps.
 import re
 
 from nbhelpers.methods import METHODS
+from nbhelpers.report.sentences import VERDICTS
 
 TAG = "trained"
 NAMES = {name for row in METHODS.values() for name in (row.name, row.label)}
@@ -37,6 +41,7 @@ TRAINED = re.compile(
 NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:,\d{3})*(?:\.\d+)?(?![\w.]*\w)")
 P_VALUE = re.compile(r"p$|p_|.*_pvalue$")
 IMAGES = ("n", "images")
+VERDICT = re.compile("|".join(map(re.escape, VERDICTS.values())))
 INTERVAL = re.compile(r"\s*\[([-+]?[\d.]+), ([-+]?[\d.]+)\]")
 
 #: How far apart two trainings may be that differ in the processor or the seed alone: decimals
@@ -92,7 +97,7 @@ def _agree(new: str, stored: str, header: dict[int, str], loose: bool, jumps: bo
         loose: Every number has a tolerance; without, the bounds of intervals alone.
         jumps: P values may be others.
     """
-    if " ".join(NUMBER.sub("#", new).split()) != " ".join(NUMBER.sub("#", stored).split()):
+    if _words(new, loose) != _words(stored, loose):
         return False
     half_width, left = 0.0, 0  # of an interval, and how many of its numbers are still to come
     images = next(
@@ -127,6 +132,13 @@ def _agree(new: str, stored: str, header: dict[int, str], loose: bool, jumps: bo
 
 def _spread(number: str, images: int) -> float:
     """How far a number may move that has no interval; ``images`` is 0 where that is not stated."""
+def _words(line: str, loose: bool) -> list[str]:
+    """The words of a line without its numbers, and in a loose one without its verdicts."""
+    words = NUMBER.sub("#", line)
+    return (VERDICT.sub("<verdict>", words) if loose else words).split()
+
+
+def _spread(number: str) -> float:
     size = abs(float(number.replace(",", "")))
     least = SPREAD["count"]
     if "." in number:
