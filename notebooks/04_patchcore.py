@@ -144,8 +144,8 @@ assert torch.allclose(features, detector.extract(x), atol=1e-4), "by hand and by
 
 # %% [markdown]
 # The assertion holds: `detector.extract` does the same. Each cell of the grid is now one row of a table with $D$
-# columns. Below, one cell in the middle of the image is framed, and on the right the length of the vector at every
-# cell is drawn: it is larger where there is more to see, but it does not yet say what is *unusual*.
+# columns. Below, one cell in the middle of the image is framed and enlarged, and then the length of the vector at
+# every cell is drawn.
 
 # %%
 from nbhelpers.figures import steps
@@ -156,6 +156,9 @@ note.save(steps.plot_framed({"one cell of the grid": (picture, [middle])}, grid,
 note.save(steps.plot_stages({"image": picture, "length of the feature vector": lengths}), f"{NAME}_lengths")
 
 # %% [markdown]
+# The length does not say what is unusual, and neither does any single number of a vector. Whether a patch is strange
+# can only be told by comparison with the patches of good images.
+#
 # ## Step 2, by hand: a bank that covers all patches
 #
 # The patches of all training images are many, and most of them are nearly equal: background, plain surface. The paper
@@ -190,10 +193,10 @@ print(f"with 40 patches the farthest patch is {radius['greedy'][-1]:.1f} away fr
 assert radius["greedy"][-1] <= radius["random"][-1], "a greedy bank leaves a larger gap than a random one"
 
 # %% [markdown]
-# The lower curve is better. A random choice takes most patches from where most
-# patches are, and leaves the rare normal ones out; every rare normal patch that is left out becomes a false alarm.
-# The detector's own bank among the patches of a few training images, projected to two dimensions, shows the same: it
-# follows the whole cloud, edges included, and not only its dense middle.
+# The lower curve is better. A random choice takes most patches from where most patches are, and leaves the rare
+# normal ones out; every rare normal patch that is left out becomes a false alarm. The detector's own bank among the
+# patches of a few training images, projected to two dimensions, shows the same: it follows the whole cloud, edges
+# included, and not only its dense middle.
 
 # %%
 import numpy as np
@@ -297,6 +300,8 @@ if detector.aggregation == "max" and detector.reweight:
     assert np.isclose(float(w * s_star), float(image_scores[0]), rtol=1e-4), "the image scores differ"
 
 # %% [markdown]
+# They agree. Of the two numbers, the detector uses the weighted one as the score of the image.
+#
 # ## Step 5, by hand: the anomaly map
 #
 # The distances of all patches, laid out on the grid again, are a small map. It is enlarged to the size of the image

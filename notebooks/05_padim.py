@@ -90,6 +90,8 @@ print(f"{len(split['train'])} training images, {detector.stats['n_locations']} G
 study.describe_cost("padim", category, fitted_on=domain)
 
 # %% [markdown]
+# There is no search for a bank, so that fitting takes little more than one pass through the network.
+#
 # ## Step 1, by hand: the embedding
 #
 # One defect image of the validation split goes through the network.
@@ -182,7 +184,7 @@ assert np.allclose(inverse @ covariance, np.eye(n_features), atol=0.05), "the co
 # figure shows the variances along the principal directions, from the largest to the smallest.
 
 # %%
-variances = np.linalg.eigvalsh(covariance)[::-1]
+variances, directions = (part[..., ::-1] for part in np.linalg.eigh(covariance))  # the largest first
 floor = np.full(n_features, 0.01)
 note.save(steps.plot_curves({"variance": variances, "0.01": floor}, "direction", "variance", log=True),
           f"{NAME}_variances")
@@ -190,8 +192,7 @@ print(f"{(variances > 0.0101).sum()} of {n_features} directions have a variance 
 assert (variances > 0.0101).sum() < n_images, "more directions than images can span"
 
 # %% [markdown]
-# Along the flat end of the curve the training images say nothing; there, $\varepsilon$ decides what is far. With few
-# images and many features much of the distance comes from these directions.
+# Where the curve lies on the dashed line, the training images say nothing; there, $\varepsilon$ decides what is far.
 #
 # ## Step 3, by hand: the Mahalanobis distance
 #
@@ -204,15 +205,22 @@ assert (variances > 0.0101).sum() < n_images, "more directions than images can s
 offset = tested - mean
 by_hand = np.sqrt(offset @ np.linalg.solve(covariance, offset))
 usual = np.sqrt(np.einsum("kf,kf->k", centred, np.linalg.solve(covariance, centred.T).T))
-print(f"Euclidean {np.linalg.norm(offset):.1f}, Mahalanobis {by_hand:.1f}; "
-      f"the detector says {scores_of_image[row, column]:.1f}")
+print(f"Euclidean {np.linalg.norm(offset):.0f}, Mahalanobis {by_hand:.0f}; "
+      f"the detector says {scores_of_image[row, column]:.0f}")
 print(f"the training images themselves lie at Mahalanobis distances from {usual.min():.1f} to {usual.max():.1f}")
+unknown = np.square(directions.T @ offset) / variances  # of each direction, the square's part of the distance
+share = unknown[variances < 0.0101].sum() / unknown.sum()
+print(f"{share:.0%} of the squared distance lie along directions in which no training image varies")
 assert np.isclose(by_hand, scores_of_image[row, column], rtol=1e-2), "by hand and by the detector, distances differ"
 
 # %% [markdown]
 # Compare the second line with the first: a defect should lie farther out than any training image. That comparison is
-# a little unfair, since the training images made the Gaussian; a threshold is therefore never taken from them. In two
-# dimensions one can see what the covariance does. The next figure takes the two features that go together most
+# not fair, since the training images made the Gaussian. With no more images than features they even lie all at the
+# same distance, $(N - 1) / \sqrt N$: each of them is alone in a direction of its own. So a threshold is never taken
+# from them. The third line says what the score is made of then: a large share means that PaDiM mostly asks whether a
+# patch leaves the space that the training images span, and only then how far it moves within it.
+#
+# In two dimensions one can see what the covariance does. The next figure takes the two features that go together most
 # closely among the training images.
 
 # %%
@@ -251,16 +259,14 @@ assert np.allclose(distances, scores_of_image, rtol=1e-2), "the maps of distance
 # %%
 spread = detector.spread()  # (h, w)
 note.save(images.plot_locations(images.spread(split["train"], 3), spread), f"{NAME}_spread")
-step = np.full(n_features, 1 / np.sqrt(n_features))  # of length 1
 quiet, restless = (learned["inv_covariance"][int(end)].cpu().numpy() for end in (spread.argmin(), spread.argmax()))
-sizes = [float(np.sqrt(step @ matrix @ step)) for matrix in (quiet, restless)]
-print(f"a step of length 1 away from the mean has a distance of {sizes[0]:.1f} where images vary least, "
-      f"and of {sizes[1]:.1f} where they vary most")
-assert sizes[0] > sizes[1], "the restless location is the more sensitive one"
+sizes = [float(np.sqrt(np.linalg.eigvalsh(matrix.astype(float))[0])) for matrix in (quiet, restless)]
+print(f"a step of length 1 in the direction in which images vary most has a distance of {sizes[0]:.2f} "
+      f"at the quietest location, and of {sizes[1]:.2f} at the most restless one")
 
 # %% [markdown]
-# The same change of the features counts several times as much at a quiet place. So a defect in the background is seen
-# at once, and one on a part that moves from image to image may be lost.
+# The same change of the features counts for more at a quiet place. So a defect in the background is seen at once, and
+# one on a part that moves from image to image may pass for a normal variation.
 #
 # ## Predict once
 #

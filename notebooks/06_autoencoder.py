@@ -27,7 +27,7 @@
 # %% tags=["parameters"]
 profile = "tiny"  # a file in configs/: tiny, folder (your own images) or mvtec
 overrides = {}  # settings to change, e.g. {"preset": "cpu"} or {"autoencoder.training.epochs": 200}
-architecture = "vit"  # cnn, resnet, vit, unet_lite, unet, reversed or diffusion
+architecture = "cnn"  # cnn, resnet, vit, unet_lite, unet, reversed or diffusion
 drive_folder = ""  # Colab: a folder of your Google Drive to keep data and outputs in
 
 # %% tags=["bootstrap"]
@@ -325,12 +325,13 @@ note.save(reconstructions.plot_triplets(chosen, val, limit, limits, scoring.min_
 #
 # ## What does attention look at?
 #
-# Only a vision transformer has an answer: how much of the last block's attention each patch receives, and where one
-# patch looks.
+# Only a vision transformer has an answer. Where the study has one, it is shown here for every architecture: how much
+# of the last block's attention each patch receives, and where one patch looks.
 
 # %%
-if architecture == "vit":
-    note.save(reconstructions.plot_attention(chosen, seen, detector.attention(chosen)), f"{architecture}_attention")
+if "vit" in study.config.architectures:
+    weights = study.detector("ae_vit", category).attention(chosen)  # (N, heads, P, P)
+    note.save(reconstructions.plot_attention(chosen, seen, weights), "vit_attention")
 
 # %% [markdown]
 # An even share is 1. Attention is spread widely in a network that was trained for minutes, so read it as a question

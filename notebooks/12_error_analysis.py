@@ -116,12 +116,16 @@ note.save(plots.plot_scores_by_type(decisions), f"{scenario}_scores_by_type")
 # %%
 separated = misses.separations(study, scenario)
 note.write(separated, f"{scenario}_separation")
-own = separated[separated.method == method].drop(columns="method")
-note.show(own.sort_values("image_auroc", kind="stable").head(10))
+own = separated[separated.method == method].sort_values("image_auroc", kind="stable").head(10)
+columns = [name for name in own if not name.endswith(("_low", "_high", "_pvalue")) and name != "method"]
+note.show(own[columns])
 
 # %% [markdown]
 # Categories are never mixed, for their scores have no common scale. A type with an AUROC near 0.5 is not seen; one
-# far below 0.5 looks more normal to the method than good images do. The CSV has all types and methods.
+# far below 0.5 looks more normal to the method than good images do. `ks` is the largest gap between the two
+# distributions. `cliffs_delta` is the AUROC on a scale from -1 to 1, `hedges_g` the distance of the two means in
+# standard deviations, and `overlap` the share that the two distributions have in common. Their intervals, and all
+# types and methods, are in the CSV.
 #
 # ## Small, pale, near the border?
 #

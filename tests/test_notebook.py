@@ -148,7 +148,7 @@ def test_findings_have_a_sentence_for_each_method_and_study(told, shown):
     for line, name in zip(lines[1:], names, strict=True):
         if name:
             assert line.startswith(f"  The macro image AUROC falls for {name} (0."), line
-            assert "difference -0.250 [-0.29, -0.21]" in line
+            assert "difference -0.250 [-0.290, -0.210]" in line
     assert html.count("<li>") == 5 and "data-row" not in html and f"{MINUS}0.250" in html
 
 

@@ -81,14 +81,14 @@ def plot_curves(
         curves: Name to its values ``(n,)``.
         xlabel: What is counted.
         ylabel: What the values are.
-        log: Whether both axes are logarithmic.
+        log: Whether the axis of the values is logarithmic.
     """
     figure, axis = plt.subplots(figsize=(5.2, 3.0), layout="constrained")
     for (name, values), style in zip(curves.items(), ("-", "--", ":", "-."), strict=False):
         axis.plot(np.arange(1, len(values) + 1), values, style, linewidth=1.8, label=name)
     if log:
-        axis.set_xscale("log")
         axis.set_yscale("log")
+        axis.yaxis.set_major_formatter("{x:g}")
     axis.set(xlabel=xlabel, ylabel=ylabel)
     axis.legend(fontsize=8)
     return figure
