@@ -120,13 +120,13 @@ class Notebook:
         if len(flat) == 0:
             print(empty)
             return
-        if len(flat) > MAX_ROWS and path is None:
-            raise ConfigError(
-                f"{self.name}: expected a name for a table of more than {MAX_ROWS} rows, found none "
-                f"for one of {len(flat)}; name the CSV that holds the rest"
-            )
         rest = ""
         if len(flat) > MAX_ROWS:
+            if path is None:
+                raise ConfigError(
+                    f"{self.name}: expected a name for a table of more than {MAX_ROWS} rows, found "
+                    f"none for one of {len(flat)}; name the CSV that holds the rest"
+                )
             rest = f"{MAX_ROWS} of {len(flat)} rows; all of them are in {self._shown(path)}"
         cells = _texts(flat.head(MAX_ROWS), digits)
         text = cells.to_string(index=False)
@@ -215,9 +215,11 @@ class Notebook:
 
     # -- what was found --
 
-    @property
+    @cached_property
     def results(self) -> Results:
-        """The tidy table of this run, brought up to date."""
+        """The tidy table of this run, brought up to date once, when it is first asked for: ask at
+        the end, when all is evaluated.
+        """
         write_metrics(self.study)
         return Results(read_metrics(self.study.config.output_dir / "results" / "metrics.csv"))
 
@@ -274,7 +276,7 @@ class Notebook:
             this_run: Whether this run's rows are shown; without, those on real images alone.
             **details: What the metrics are restricted to; a value of "" shows every value.
         """
-        rows = []
+        rows: list[tuple[Any, ...]] = []
         studies = {THIS_RUN: self.results} if this_run else {}
         for title, results in (studies | {REAL_IMAGES: self.real.results}).items():
             found: dict[tuple[str, ...], dict[str, str]] = {}

@@ -74,13 +74,15 @@ from nbhelpers.figures import data, images
 
 samples = [sample for name in study.categories for sample in study.samples(name)]
 counts = exploration.count_table(samples)
-note.show(counts, "dataset_counts")
+note.write(counts, "dataset_counts")
+note.show(counts.groupby(["category", "split"], sort=False).agg(
+    types=("defect", "nunique"), images=("images", "sum"), masks=("masks", "sum")))
 note.save(data.plot_counts(counts), "counts")
 
 # %% [markdown]
-# Each row of the table is one folder, and each bar of the figure, too. A type with few images will have wide
-# intervals in every later notebook: with 3 images, a recall of 100 % is compatible with a true one of 30 %. A number
-# of masks that is smaller than that of the images says where pixel metrics will have to leave images out.
+# The table counts the images of each split, and the figure those of each type. A type with few images will have wide
+# intervals in every later notebook: with 3 images, a recall of 100 % is compatible with a true one of 30 %. If there
+# are fewer masks than defect images, pixel metrics will have to leave some out.
 #
 # ## What do good images look like?
 #

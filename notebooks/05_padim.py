@@ -210,7 +210,7 @@ print(f"Euclidean {np.linalg.norm(offset):.0f}, Mahalanobis {by_hand:.0f}; "
 print(f"the training images themselves lie at Mahalanobis distances from {usual.min():.1f} to {usual.max():.1f}")
 unknown = np.square(directions.T @ offset) / variances  # of each direction, the square's part of the distance
 share = unknown[variances < 0.0101].sum() / unknown.sum()
-print(f"{share:.0%} of the squared distance lie along directions in which no training image varies")
+print(f"{share:.0%} of the squared distance lies along directions in which no training image varies")
 assert np.isclose(by_hand, scores_of_image[row, column], rtol=1e-2), "by hand and by the detector, distances differ"
 
 # %% [markdown]
@@ -259,14 +259,12 @@ assert np.allclose(distances, scores_of_image, rtol=1e-2), "the maps of distance
 # %%
 spread = detector.spread()  # (h, w)
 note.save(images.plot_locations(images.spread(split["train"], 3), spread), f"{NAME}_spread")
-quiet, restless = (learned["inv_covariance"][int(end)].cpu().numpy() for end in (spread.argmin(), spread.argmax()))
-sizes = [float(np.sqrt(np.linalg.eigvalsh(matrix.astype(float))[0])) for matrix in (quiet, restless)]
-print(f"a step of length 1 in the direction in which images vary most has a distance of {sizes[0]:.2f} "
-      f"at the quietest location, and of {sizes[1]:.2f} at the most restless one")
+print(f"standard deviation of the features, on average: {spread.min():.1f} at the quietest location, "
+      f"{spread.max():.1f} at the most restless one")
 
 # %% [markdown]
-# The same change of the features counts for more at a quiet place. So a defect in the background is seen at once, and
-# one on a part that moves from image to image may pass for a normal variation.
+# The distance divides by these numbers, so the same change of the features counts for more at a quiet place. A defect
+# in the background is seen at once, and one on a part that moves from image to image may pass for a normal variation.
 #
 # ## Predict once
 #
