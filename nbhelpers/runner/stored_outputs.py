@@ -130,15 +130,14 @@ def _agree(new: str, stored: str, header: dict[int, str], loose: bool, jumps: bo
     return True
 
 
-def _spread(number: str, images: int) -> float:
-    """How far a number may move that has no interval; ``images`` is 0 where that is not stated."""
 def _words(line: str, loose: bool) -> list[str]:
     """The words of a line without its numbers, and in a loose one without its verdicts."""
     words = NUMBER.sub("#", line)
     return (VERDICT.sub("<verdict>", words) if loose else words).split()
 
 
-def _spread(number: str) -> float:
+def _spread(number: str, images: int) -> float:
+    """How far a number may move that has no interval; ``images`` is 0 where that is not stated."""
     size = abs(float(number.replace(",", "")))
     least = SPREAD["count"]
     if "." in number:
