@@ -73,8 +73,8 @@ note.show(applied.groupby("split", sort=False)[columns].mean())
 
 # %% [markdown]
 # Each row is a split, each number a mean over its images. Rotations go both ways and average near 0, brightness and
-# contrast average near 1, and the last four columns are shares of images. The three rows should be alike: the
-# training, validation and test images are shifted by the same rule.
+# contrast average near 1, and the last four columns are shares of images. The training, validation and test images
+# are shifted by the same rule, so the rows differ by chance alone, and most where a split is small.
 
 # %%
 from nbhelpers.figures import data, images
@@ -84,8 +84,8 @@ note.save(data.plot_shift_parameters(manifest, ["rotation_degrees", "crop_scale"
           f"{category}_parameters")
 
 # %% [markdown]
-# The histograms fill the configured ranges, and no value is favoured. The last two have fewer entries, because not
-# every image gets noise or an uneven light.
+# The histograms fill the configured ranges, and no value is favoured. The last two have a tall bar for the images
+# that get no noise, or no uneven light.
 #
 # ## Clean and shifted, side by side
 
@@ -98,7 +98,7 @@ note.save(images.plot_pairs(some, [shifted_by_id[twin_of[sample.id]] for sample 
 
 # %% [markdown]
 # The object is the same, its place and its light are not. A person would not call any of the lower images defective
-# for that reason. A mirrored border is visible where the camera moved beyond the edge of the image.
+# for that reason. Where the camera moved beyond the edge of the image, its border is mirrored.
 #
 # ## Do the masks still fit?
 #
