@@ -9,8 +9,8 @@
 # %% [markdown]
 # # 02 · Which image is in which split, and why is nothing leaked?
 #
-# **Question.** Which images are learnt from, which calibrate the threshold, which are tested, and do the three stay
-# apart?
+# **Question.** Which images train the detectors, which calibrate the threshold, which are tested, and do the three
+# stay apart?
 #
 # **Reads** the data root. **Writes** `data/processed/<profile>/clean_splits.json` (paths relative to the data root)
 # and figures of the splits.
@@ -138,7 +138,7 @@ print("\n".join(f"{name}: {'the same images as stored' if same else 'other image
 print("\n".join(f"{name}: learns from {found['train'][0]}, calibrates on {sum(found['val'])} and "
                 f"is tested on {sum(found['test'])} images" for name, found in verified.items()))
 assert all(repeatable.values()), "the split is not a function of its seed"
-assert all(found["train"][1] == 0 for found in verified.values()), "a defect image would be learnt as normal"
+assert all(found["train"][1] == 0 for found in verified.values()), "a defect image would be learned as normal"
 
 # %% [markdown]
 # The study on real images was split by the same rule:

@@ -93,7 +93,8 @@ print(f"{len(split['train'])} training images gave {detector.stats['n_patches']}
 study.describe_cost("patchcore", category, fitted_on=domain)
 
 # %% [markdown]
-# Most of this time is for the features and for choosing the bank; there is no gradient and no epoch.
+# Most of this time is for the features and for choosing the bank. Nothing is optimised: there are no gradients and no
+# epochs.
 #
 # ## Step 1, by hand: from pixels to patch features
 #
@@ -222,7 +223,7 @@ framed = {f"training image {number}": (images.load_thumbnail(sample)[0],
 note.save(steps.plot_framed(framed, grid), f"{NAME}_kept")
 
 # %% [markdown]
-# Frames gather where images differ from each other and are rare where they are all alike.
+# Frames gather where images differ from each other, and are rare where all images are the same.
 #
 # ## Step 3, by hand: the distance to the nearest normal patch
 #
@@ -267,8 +268,8 @@ pair = {"strangest patch": (picture, [divmod(strangest, grid[1])]),
 note.save(steps.plot_framed(pair, grid, around=3), f"{NAME}_nearest")
 
 # %% [markdown]
-# The right one is the best that the training images have to offer. If the two look alike to you, the detector is
-# about to miss a defect, or to raise a false alarm; if they do not, you see what it sees.
+# The right one is the most similar patch among all training images. If the two look the same to you, the detector is
+# about to miss a defect or to raise a false alarm; if they do not, you see what it sees.
 #
 # ## Step 4, by hand: from the distance to the image score
 #

@@ -73,8 +73,8 @@ study, NAME = note.study, f"{category}_{domain}"
 # 2. one Gaussian per place;
 # 3. the distance of a new image's features to the Gaussians, which is the anomaly map.
 #
-# This works where objects stand alike in all images, as they do in a fixture. It is the price for a model without a
-# search: the cost of an image does not grow with the training set.
+# This works where objects stand at the same place in all images, as they do in a fixture. In return there is nothing
+# to search: the cost of an image does not grow with the training set.
 
 # %%
 detector = study.detector("padim", category, fitted_on=domain)
@@ -90,7 +90,7 @@ print(f"{len(split['train'])} training images, {detector.stats['n_locations']} G
 study.describe_cost("padim", category, fitted_on=domain)
 
 # %% [markdown]
-# There is no search for a bank, so that fitting takes little more than one pass through the network.
+# There is no bank to be chosen, so fitting takes little more than one pass of the images through the network.
 #
 # ## Step 1, by hand: the embedding
 #
@@ -196,8 +196,8 @@ assert (variances > 0.0101).sum() < n_images, "more directions than images can s
 #
 # ## Step 3, by hand: the Mahalanobis distance
 #
-# How far is the tested vector from the mean? The plain (Euclidean) distance treats all directions alike. The
-# Mahalanobis distance (eq. 2) divides each by its standard deviation:
+# How far is the tested vector from the mean? The plain (Euclidean) distance treats all directions in the same way.
+# The Mahalanobis distance (eq. 2) divides each by its standard deviation:
 #
 # $$M(x_{ij}) = \sqrt{(x_{ij} - \hat\mu_{ij})^{\mathsf T} \, \hat\Sigma_{ij}^{-1} \, (x_{ij} - \hat\mu_{ij})} .$$
 
@@ -368,5 +368,5 @@ assert detector.feature_indices.unique().numel() == study.config.padim.n_feature
 note.beside("clean", ["image_auroc", "aupro"], by_category=True, methods=["padim"], this_run=False)
 
 # %% [markdown]
-# Compare the rows with those at the end of notebook 04: where objects stand alike in all images, a Gaussian per place
-# is as good as a bank; where they do not, it falls behind.
+# Compare the rows with those at the end of notebook 04. One expects a Gaussian per place to be as good as a bank
+# where objects stand at the same place in all images, and to fall behind where they do not.

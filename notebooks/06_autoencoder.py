@@ -252,9 +252,9 @@ quality = reconstruction.quality_table(study, architecture)
 note.show(quality)
 
 # %% [markdown]
-# MSE and L1 are 0 for a perfect reconstruction, SSIM is 1. Two rows of a category that are alike say that defects
-# come back as well as normal parts do, or that the whole image is reconstructed so loosely that a small defect makes
-# no difference to the mean.
+# MSE and L1 are 0 for a perfect reconstruction, SSIM is 1. If the two rows of a category hardly differ, defects come
+# back as well as normal parts do, or the whole image is reconstructed so loosely that a small defect does not change
+# the mean.
 #
 # ## Predict once
 #
@@ -346,7 +346,7 @@ if "vit" in study.config.architectures:
 note.show(reconstruction.costs(study), "costs")
 
 # %% [markdown]
-# Seconds belong to this machine. The number of weights does not, and it is no measure of quality: compare it with
+# Seconds belong to this machine. The number of weights does not, and it does not measure quality: compare it with
 # `mse_good` in the same row.
 #
 # ## What we found

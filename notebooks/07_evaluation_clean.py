@@ -137,8 +137,8 @@ if len(study.config.methods) > 1:
     note.show(pairs.pivot(index=["method", "category"], columns="metric", values="value"), "method_tests")
 
 # %% [markdown]
-# A p value below 0.05 is a difference that chance does not explain; above it, the methods are not told apart, which
-# is not the same as being equal. The first number column is how much the image AUROC differs.
+# A p value below 0.05 is a difference that chance does not explain; above it, no difference is shown, which is not
+# the same as being equal. The first number column is how much the image AUROC differs.
 #
 # ## Are scores probabilities?
 #

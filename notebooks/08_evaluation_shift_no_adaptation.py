@@ -162,7 +162,7 @@ print("\n".join(f"{name}: {(~part.pixel_valid).sum()} of {len(part)} images are 
 
 # %% [markdown]
 # A black title is a defect that is still flagged: with a threshold that calls everything a defect, there are no
-# misses, and that is no success.
+# misses, which is not a success.
 #
 # ## What we found
 #

@@ -102,8 +102,8 @@ note.save(plots.plot_recall_by_type(recall, names), "recall_by_type")
 
 # %% [markdown]
 # Compare a type across the panels of its category: does it get lost in the shift, and does an adaptation bring it
-# back? With a handful of images per type the intervals are wide, and two that overlap are no evidence of a
-# difference. The scores behind it:
+# back? With a handful of images per type the intervals are wide, and two that overlap do not show a difference. The
+# scores behind it:
 
 # %%
 note.save(plots.plot_scores_by_type(decisions), f"{scenario}_scores_by_type")
@@ -167,7 +167,7 @@ note.show(tests[tests.method == method])
 
 # %% [markdown]
 # Many questions are asked at once, so read `p_holm`, which is adjusted for all of them. A small one is a pattern; a
-# large one is no proof that nothing is there.
+# large one does not prove that nothing is there.
 #
 # ## Hard cases
 #
