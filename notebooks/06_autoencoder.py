@@ -64,9 +64,10 @@ study, method = note.study, f"ae_{architecture}"
 # ## The idea
 #
 # An *autoencoder* is two networks: an encoder $E$, which turns an image into something smaller, and a decoder $D$,
-# which makes an image of that again. Both are trained on good images only, so that the reconstruction $\hat x =
-# D(E(x))$ is like the image $x$. The hope is that what is smaller has room for normal images and for nothing else: a
-# defect would be lost on the way, and would show where $x$ and $\hat x$ differ. Three things can go wrong:
+# which makes an image of that again. Both are trained on good images only, so that the reconstruction
+# $\hat x = D(E(x))$ is like the image $x$. The hope is that what is smaller has room for normal images and for
+# nothing else: a defect would be lost on the way, and would show where $x$ and $\hat x$ differ. Three things can go
+# wrong:
 #
 # * the network does not learn even normal images, and everything differs;
 # * the network learns to copy, and nothing differs (the *identity shortcut*);
@@ -81,11 +82,11 @@ import pandas as pd
 
 detectors = {name: study.detector(method, name) for name in study.categories}
 trained = pd.DataFrame({name: detector.stats for name, detector in detectors.items()}).T.rename_axis("category")
-note.show(trained[["n_images", "n_held_out", "n_parameters", "epochs", "best_epoch"]], digits=0)
+note.show(trained[["n_images", "n_held_out", "n_parameters", "epochs"]], digits=0)
 
 # %% [markdown]
 # One network per category, with the number of images it was trained on and of those that were held out, the number of
-# its weights, and the epoch whose weights are kept.
+# its weights, and for how many epochs it was trained.
 
 # %%
 from nbhelpers.figures import images, reconstructions
@@ -143,18 +144,23 @@ note.save(steps.plot_stages({"image": picture, "reconstruction": again}), f"{arc
 # $$e_{L2}(p) = \frac{1}{3} \sum_{c=1}^{3} \bigl(x_c(p) - \hat x_c(p)\bigr)^2 .$$
 
 # %% tags=["trained"]
+import numpy as np
+
 from nbhelpers.models.autoencoders import heads, similarity
 
 squared = (x - found).square().mean(dim=1)  # (1, H, W)
 assert torch.allclose(squared, heads.pixel_l2(x, found)), "by hand and by the head, the squared differences differ"
 size, margin = x.shape[-1], similarity.WINDOW // 2
-row, column = (min(max(int(place), margin), size - 1 - margin) for place in divmod(int(squared[0].argmax()), size))
-print(f"largest near row {row}, column {column}: {squared[0, row, column]:.2f}; the mean is {squared.mean():.3f}")
+mask = images.load_thumbnail(shown, size)[1]
+inside = np.argwhere(mask if mask.any() else np.ones_like(mask))  # rows and columns of the defect's pixels
+row, column = inside[len(inside) // 2].clip(margin, size - 1 - margin)
+print(f"in the defect {squared[0, row, column]:.3f}; mean of the image {squared.mean():.3f}, "
+      f"largest {squared.max():.2f}")
 
 # %% [markdown]
-# This pixel is not necessarily part of the defect. A squared difference is large where brightness differs much, such
-# as along the outline of an object that was reconstructed a little too small. A pale scratch changes brightness
-# hardly at all, and does not show.
+# The first number is that of one pixel in the middle of the defect. The largest one need not lie in the defect at
+# all: a squared difference is large where brightness differs much, such as along the outline of an object that was
+# reconstructed a little too small. A pale scratch hardly changes the brightness, and does not show.
 #
 # ## Step 3, by hand: structural similarity
 #
@@ -166,12 +172,10 @@ print(f"largest near row {row}, column {column}: {squared[0, row, column]:.2f}; 
 # {(\mu_x^2 + \mu_{\hat x}^2 + C_1)(\sigma_x^2 + \sigma_{\hat x}^2 + C_2)}, \qquad
 # C_1 = (0.01 L)^2, \; C_2 = (0.03 L)^2,$$
 #
-# where $L = 2$ is the range of the pixels. It is 1 where both windows are equal. The head measures $(1 -
-# \mathrm{SSIM}) / 2$.
+# where $L = 2$ is the range of the pixels. It is 1 where both windows are equal. The head measures
+# $(1 - \mathrm{SSIM}) / 2$.
 
 # %% tags=["trained"]
-import numpy as np
-
 bell = np.exp(-np.square(np.arange(-margin, margin + 1)) / (2 * 1.5**2))
 window = np.outer(bell, bell) / bell.sum() ** 2
 a, b = (part[0, 1, row - margin:row + margin + 1, column - margin:column + margin + 1].double().numpy()
@@ -182,7 +186,7 @@ together = (window * (a - mean_a) * (b - mean_b)).sum()
 c1, c2 = (0.01 * 2) ** 2, (0.03 * 2) ** 2
 ssim = ((2 * mean_a * mean_b + c1) * (2 * together + c2)
         / ((mean_a**2 + mean_b**2 + c1) * (variance_a + variance_b + c2)))
-print(f"means {mean_a:.2f} and {mean_b:.2f}, SSIM {ssim:.2f} at this pixel")
+print(f"means {mean_a:.2f} and {mean_b:.2f}, SSIM {ssim:.2f} around the same pixel")
 assert abs(ssim - float(similarity.ssim_map(x, found)[0, 1, row, column])) < 1e-2, "SSIM differs from the head's"
 
 # %% [markdown]
