@@ -107,7 +107,8 @@ class Notebook:
         """Show a table: HTML for the reader, lines of text for the comparison.
 
         Args:
-            table: What is shown; an index with names becomes columns.
+            table: What is shown; an index with names becomes columns, and the rows of a method
+                stand where the study's order of methods puts them.
             name: Of the CSV that holds all rows with all digits; "" writes none.
             digits: Of numbers that are not whole.
             empty: Said in place of a table without rows.
@@ -115,7 +116,7 @@ class Notebook:
         Raises:
             ConfigError: The table has more than ``MAX_ROWS`` rows and no name.
         """
-        flat = _flat(table)
+        flat = _by_method_order(_flat(table))
         path = self.write(flat, name) if name else None
         if len(flat) == 0:
             print(empty)
@@ -290,10 +291,7 @@ class Notebook:
         table = pd.DataFrame([row[:-1] for row in rows], columns=names)
         for metric in metrics:
             table[metric] = [row[-1].get(metric, "-") for row in rows]
-        order = {name: place for place, name in enumerate(METHOD_ORDER)}
-        table = table.sort_values(
-            "method", key=lambda column: column.map(order).fillna(len(order)), kind="stable"
-        )
+        table = _by_method_order(table)
         constant = [
             name
             for name in ("method", "category")
@@ -331,6 +329,16 @@ def _flat(table: pd.DataFrame) -> pd.DataFrame:
         for name in table.columns
     ]
     return table.set_axis(columns, axis=1).rename_axis(columns=None).reset_index(drop=True)
+
+
+def _by_method_order(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows by their method, or by the first of two that are compared, as methods are told."""
+    if "method" not in table:
+        return table
+    places = {name: place for place, name in enumerate(METHOD_ORDER)}
+    first = table["method"].astype(str).str.split(" - ").str[0]
+    order = first.map(places).fillna(len(places)).argsort(kind="stable")
+    return table.iloc[order.to_numpy()].reset_index(drop=True)
 
 
 def _texts(table: pd.DataFrame, digits: int) -> pd.DataFrame:

@@ -78,6 +78,13 @@ def test_a_table_is_shown_as_html_with_the_same_cells_as_text(note, shown):
     assert not note.folder.exists(), "a table without a name writes nothing"
 
 
+def test_methods_are_shown_in_their_order_and_rows_of_one_stay_as_they_are(note, shown):
+    methods = ["ae_cnn", "elsewhere", "padim - ae_cnn", "patchcore", "padim - patchcore"]
+    note.show(pd.DataFrame({"method": methods}))
+    lines = [line.strip() for line in shown[0][1].splitlines()[1:]]
+    assert lines == ["patchcore", "padim - ae_cnn", "padim - patchcore", "ae_cnn", "elsewhere"]
+
+
 def test_column_names_of_two_levels_become_one_line(note, shown):
     columns = pd.MultiIndex.from_tuples([("train", "good"), ("val", "good")])
     note.show(pd.DataFrame([[1, 2]], columns=columns))
