@@ -297,7 +297,8 @@ class Notebook:
             for name in ("method", "category")
             if set(table[name]) <= {"-"} or (name == "category" and not by_category)
         ]
-        self.show(table.drop(columns=constant), empty="neither study has such results")
+        name = "_".join(["beside", scenario, *([against] if against else [])])
+        self.show(table.drop(columns=constant), name, empty="neither study has such results")
 
 
 def _by_method(results: Results) -> list[Results]:

@@ -76,7 +76,7 @@ samples = [sample for name in study.categories for sample in study.samples(name)
 counts = exploration.count_table(samples)
 note.write(counts, "dataset_counts")
 note.show(counts.groupby(["category", "split"], sort=False).agg(
-    types=("defect", "nunique"), images=("images", "sum"), masks=("masks", "sum")))
+    types=("defect", "nunique"), images=("images", "sum"), masks=("masks", "sum")), "split_counts")
 note.save(data.plot_counts(counts), "counts")
 
 # %% [markdown]
@@ -120,7 +120,7 @@ note.show(statistics.groupby("category", sort=False).agg(
     images=("image", "size"), width_min=("width", "min"), width_max=("width", "max"),
     height_min=("height", "min"), height_max=("height", "max"), mode=("mode", "first"), modes=("mode", "nunique"),
     mean_grey=("mean", "mean"), std_between=("mean", "std"),
-), digits=1)
+), "category_statistics", digits=1)
 note.save(data.plot_image_statistics(statistics), "image_statistics")
 
 # %% [markdown]

@@ -79,7 +79,7 @@ drawn = study.splits
 counts = splits.split_counts(drawn)
 kinds = counts.assign(kind=counts.defect.map(lambda name: "good" if name == "good" else "anomalous"))
 kinds = kinds.pivot_table(index="category", columns=["split", "kind"], values="images", aggfunc="sum")
-note.show(kinds.reindex(columns=["train", "val", "test"], level=0).fillna(0).astype(int))
+note.show(kinds.reindex(columns=["train", "val", "test"], level=0).fillna(0).astype(int), "split_sizes")
 note.write(counts, "split_counts")
 note.save(data.plot_split_distribution(counts), "split_distribution")
 

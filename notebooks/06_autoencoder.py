@@ -82,7 +82,7 @@ import pandas as pd
 
 detectors = {name: study.detector(method, name) for name in study.categories}
 trained = pd.DataFrame({name: detector.stats for name, detector in detectors.items()}).T.rename_axis("category")
-note.show(trained[["n_images", "n_held_out", "n_parameters", "epochs"]], digits=0)
+note.show(trained[["n_images", "n_held_out", "n_parameters", "epochs"]], f"{architecture}_trained", digits=0)
 
 # %% [markdown]
 # One network per category, with the number of images it was trained on and of those that were held out, the number of
@@ -253,7 +253,7 @@ print("\n".join(f"{name}: mean squared error {error:.3f}"
 from nbhelpers.analyses import reconstruction
 
 quality = reconstruction.quality_table(study, architecture)
-note.show(quality)
+note.show(quality, f"{architecture}_quality")
 
 # %% [markdown]
 # MSE and L1 are 0 for a perfect reconstruction, SSIM is 1. If the two rows of a category hardly differ, defects come

@@ -156,7 +156,7 @@ said = {name: {c: sigmoids[name][c].probabilities(part.image_scores, prior=part.
 bins = {name: {c: reliability_table(part.labels, said[name][c], bins=5) for c, part in own.items()}
         for name, own in tested.items()}
 note.save(scores.plot_reliability(bins), "reliability")
-note.show(views.with_intervals(results, ["ece"]))
+note.show(views.with_intervals(results, ["ece"]), "ece")
 
 # %% [markdown]
 # A point on the diagonal is a bin whose defects are as frequent as its probability says. With some dozens of images a

@@ -166,7 +166,8 @@ note.show(best.sort_values("balanced_accuracy", ascending=False, kind="stable").
 # %%
 flags = views.qualified(own[~own.macro], "rule", ["degenerate"])
 flags = flags[(flags.degenerate > 0) & (flags.method == method)]
-note.show(flags.groupby("rule", sort=False).category.agg(", ".join), empty="no rule is degenerate")
+note.show(flags.groupby("rule", sort=False).category.agg(", ".join), f"{method}_degenerate",
+          empty="no rule is degenerate")
 
 # %% [markdown]
 # A rule that is degenerate in one category cannot be deployed unseen. Three recommendations that were made without

@@ -145,7 +145,8 @@ note.save(comparisons.plot_threshold_transfer(Results(transfer), "global"), "thr
 # %%
 evidence = global_model.shortcut(study)
 bank = evidence[evidence.metric == "bank_share"]
-note.show(bank[["method", "category", "value"]].rename(columns={"value": "share of the bank"}), empty="no memory bank")
+note.show(bank[["method", "category", "value"]].rename(columns={"value": "share of the bank"}), "bank_shares",
+          empty="no memory bank")
 
 # %% [markdown]
 # A category that varies more takes a larger share of the bank. Of the test patches, how many find their nearest

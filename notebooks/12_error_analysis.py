@@ -163,7 +163,7 @@ note.save(plots.plot_margin_area(found), f"{scenario}_margin_area")
 # %% tags=["trained"]
 tests = misses.margin_tests(study, scenario)
 note.write(tests, f"{scenario}_margin_tests")
-note.show(tests[tests.method == method])
+note.show(tests[tests.method == method], f"{scenario}_margin_tests_{method}")
 
 # %% [markdown]
 # Many questions are asked at once, so read `p_holm`, which is adjusted for all of them. A small one is a pattern; a
