@@ -113,7 +113,8 @@ model = changes[(changes.scenario == "full_adaptation") & (changes.against == "t
 note.show(views.with_intervals(model, ["image_auroc", "f1", "specificity", "balanced_accuracy", "aupro"]), "model_adds")
 
 # %% [markdown]
-# Refitting gives back ranking (AUROC) and localisation (AUPRO), which no threshold can.
+# Only a new model can give back ranking (AUROC) and localisation (AUPRO). An interval above 0 says that it does; one
+# that contains 0 leaves it open.
 #
 # ## What share of the loss comes back?
 #
@@ -190,8 +191,8 @@ note.tell(sentences.change, "clean", "full_adaptation", "image_auroc")
 note.beside("full_adaptation", ["image_auroc", "aupro", "specificity"], against="threshold_only")
 
 # %% [markdown]
-# The table holds what the new model adds. Where it adds ranking and the second list still shows a loss, the shifted
-# images are harder in themselves, or too few to learn from.
+# The table holds what the new model adds. Where the second list still shows a loss, the shifted images are harder in
+# themselves, or too few to learn from.
 
 # %%
 auroc = changes[changes.metric == "image_auroc"]
