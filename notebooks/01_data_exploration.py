@@ -11,8 +11,8 @@
 #
 # **Question.** Which images are there, what do they look like, and can every one of them be used?
 #
-# **Reads** the data root (`profile` says which; `tiny` draws its own). **Writes** counts, statistics and a plain
-# text report to `outputs/<profile>/results/01_data_exploration/`, figures to `outputs/<profile>/figures/`.
+# **Reads** the data root (`profile` says which one; `tiny` draws its own). **Writes** counts, statistics and a plain
+# text report to `outputs/<profile>/results/01_data_exploration/`, and figures to `outputs/<profile>/figures/`.
 #
 # **Takes** seconds on the tiny set, minutes for thousands of images; no GPU. **After this:** 02.
 #
@@ -48,130 +48,135 @@ sys.path.insert(0, str(ROOT))
 os.chdir(ROOT)
 
 # %%
-from nbhelpers.data.exploration import (
-    area_table,
-    count_table,
-    describe_defects,
-    describe_images,
-    find_duplicates,
-    metadata,
-    report,
-)
-from nbhelpers.figures.data import plot_counts, plot_defect_areas, plot_image_statistics
-from nbhelpers.figures.images import one_of_each, plot_samples, spread
-from nbhelpers.figures.style import save_figure, use_style
-from nbhelpers.files import write_csv, write_json, write_text
-from nbhelpers.study import open_study
+from nbhelpers.notebook import open_notebook
 
-NOTEBOOK = "01_data_exploration"
-study = open_study(profile, overrides)
-use_style()
-study.describe()
+note = open_notebook("01_data_exploration", profile, overrides)
+study = note.study
 
 # %% [markdown]
-# Where this ran; numbers may differ in the last digit on another machine.
+# The line names the categories, the side of the images as the network will see them, and the seed of every random
+# choice. The next cell says where this ran; on another machine numbers may differ in the last digit.
 
 # %% tags=["nbval-ignore-output"]
 study.describe_machine()
 
 # %% [markdown]
+# The revision of the code and the versions of the packages are stored with every result, too.
+#
 # ## How many images of what?
 #
-# A category brings good images to learn from (`train/good`) and a test set of good ones and defects of several
-# types. Few images of a type mean wide intervals later.
+# A category brings good images to learn from (`train/good`), and a test set of good images and of defects of several
+# types.
 
 # %%
-samples = [sample for category in study.categories for sample in study.samples(category)]
-counts = count_table(samples)
-print(counts.to_string(index=False))
+from nbhelpers.data import exploration
+from nbhelpers.figures import data, images
 
-# %%
-fig = plot_counts(counts)
-_ = save_figure(fig, study.figure_path(NOTEBOOK, "counts"))
+samples = [sample for name in study.categories for sample in study.samples(name)]
+counts = exploration.count_table(samples)
+note.write(counts, "dataset_counts")
+note.show(counts.groupby(["category", "split"], sort=False).agg(
+    types=("defect", "nunique"), images=("images", "sum"), masks=("masks", "sum")), "split_counts")
+note.save(data.plot_counts(counts), "counts")
 
 # %% [markdown]
-# ## What do good ones look like?
+# The table counts the images of each split, and the figure those of each type. A type with few images will have wide
+# intervals in every later notebook: with 3 images, a recall of 100 % is compatible with a true one of 30 %. If there
+# are fewer masks than defect images, pixel metrics will have to leave some out.
+#
+# ## What do good images look like?
 #
 # Whatever varies among the good images is what a detector must learn to ignore: pose, light, texture.
 
 # %%
-good = {name: spread([s for s in study.samples(name) if not s.label], 8) for name in study.categories}
-fig = plot_samples(good)
-_ = save_figure(fig, study.figure_path(NOTEBOOK, "good_examples"))
+good = {name: images.spread([s for s in study.samples(name) if not s.label], 8) for name in study.categories}
+note.save(images.plot_samples(good), "good_examples")
 
 # %% [markdown]
+# Go through one row and ask what changes from image to image. If the object turns, a method that learns what is
+# normal at each *place* (PaDiM, notebook 05) has a harder task than one that learns what is normal *anywhere*
+# (PatchCore, 04).
+#
 # ## And the defects?
 #
-# The outline is the ground-truth mask. Look for defects that you would have missed without it.
+# The outline is the ground-truth mask.
 
 # %%
-bad = {name: one_of_each(study.samples(name), 8) for name in study.categories}
-fig = plot_samples(bad)
-_ = save_figure(fig, study.figure_path(NOTEBOOK, "defect_examples"))
+bad = {name: images.one_of_each(study.samples(name), 8) for name in study.categories}
+note.save(images.plot_samples(bad), "defect_examples")
 
 # %% [markdown]
+# Look for defects that you would have missed without the outline, and for outlines that are much larger than their
+# defect: both set a limit to what any detector can reach.
+#
 # ## Sizes, colour modes, intensities
 #
-# Every file is read in full here: a truncated image stops the notebook and is named.
+# Every file is read in full here, so that a truncated image stops the notebook and is named.
 
 # %%
-images = describe_images(samples)
-summary = images.groupby("category").agg(
+statistics = exploration.describe_images(samples)
+note.write(statistics, "image_statistics")
+note.show(statistics.groupby("category", sort=False).agg(
     images=("image", "size"), width_min=("width", "min"), width_max=("width", "max"),
-    height_min=("height", "min"), height_max=("height", "max"), modes=("mode", lambda m: "/".join(sorted(set(m)))),
+    height_min=("height", "min"), height_max=("height", "max"), mode=("mode", "first"), modes=("mode", "nunique"),
     mean_grey=("mean", "mean"), std_between=("mean", "std"),
-)
-print(summary.round(1).to_string())
-
-# %%
-fig = plot_image_statistics(images)
-_ = save_figure(fig, study.figure_path(NOTEBOOK, "image_statistics"))
+), "category_statistics", digits=1)
+note.save(data.plot_image_statistics(statistics), "image_statistics")
 
 # %% [markdown]
+# Images of different sizes are brought to one square, so an aspect ratio that varies means that objects are stretched
+# differently. `mean_grey` is the brightness from 0 to 255; `std_between` says how much it varies between images of
+# one category. If the boxes of good and of defect images do not overlap in the figure, brightness alone tells them
+# apart, and a high score of a detector would not mean much.
+#
 # ## How large are the defects?
 #
-# A defect of a fraction of a percent covers a handful of cells of a detector's feature grid.
+# In percent of the image. A defect of a fraction of a percent covers a handful of cells of a detector's feature grid.
 
 # %%
-defects = describe_defects(samples)
-areas = area_table(defects)
-print(areas.round(2).to_string(index=False))
-
-# %%
-fig = plot_defect_areas(defects)
-_ = save_figure(fig, study.figure_path(NOTEBOOK, "defect_areas"))
+defects = exploration.describe_defects(samples)
+note.write(defects, "defect_areas")
+note.show(exploration.area_table(defects), "defect_area_quantiles")
+note.save(data.plot_defect_areas(defects), "defect_areas")
 
 # %% [markdown]
+# The scale of the figure is logarithmic. Compare the smallest defects with one cell of the grid, which notebook 04
+# shows: at 160 px with 20 x 20 cells a cell is 0.25 % of the image.
+#
 # ## Is anything there twice?
 #
 # The same bytes under two names would leak from training into test.
 
 # %%
-duplicates = {name: find_duplicates({s.id: study.contents(name)[s.id] for s in study.samples(name)})
+duplicates = {name: exploration.find_duplicates({s.id: study.contents(name)[s.id] for s in study.samples(name)})
               for name in study.categories}
-print({name: len(groups) for name, groups in duplicates.items()}, "groups of identical files")
+print("\n".join(f"{name}: {len(groups)} groups of identical files" for name, groups in duplicates.items()))
 
 # %% [markdown]
-# ## Written for later
-
-# %%
-folder = study.config.output_dir / "results" / NOTEBOOK
-write_csv(folder / "dataset_counts.csv", counts)
-write_csv(folder / "image_statistics.csv", images)
-write_csv(folder / "defect_areas.csv", defects)
-write_csv(folder / "defect_area_quantiles.csv", areas)
-write_json(folder / "dataset_metadata.json", metadata(samples))
-write_text(folder / "data_analysis_report.txt", report(samples, images, defects))
-
-# %% [markdown]
+# Zero is what one hopes for. Where there are some, notebook 02 refuses a split that has them on both sides.
+#
 # ## What we found
 #
-# The table below is the short of it; the checks stop the study if the data are not what it assumes.
+# Computed from the files:
 
 # %%
-facts = metadata(samples)
-print("\n".join(f"{name}: {f['train_good']} good to learn from, {f['test_good']} good and {f['test_defect']} "
-                f"defects of {len(f['defect_types'])} types to test on, {f['masks']} masks"
+facts = exploration.metadata(samples)
+note.write(facts, "dataset_metadata")
+note.write(exploration.report(samples, statistics, defects), "data_analysis_report")
+print("\n".join(f"{name}: {f['train_good']} good images to learn from, {f['test_good']} good ones and "
+                f"{f['test_defect']} defects of {len(f['defect_types'])} types to test on, {f['masks']} masks"
                 for name, f in facts.items()))
-assert len(images) == len(samples), "an image was not read"
+assert len(statistics) == len(samples), "an image was not read"
 assert all(f["test_good"] and f["test_defect"] for f in facts.values()), "a category cannot be evaluated"
+
+# %% [markdown]
+# The study on real images, whose results are shown at the end of every notebook, has these numbers of images after
+# they were split (notebook 02 explains the three splits):
+
+# %%
+counted = ["train_good", "val_good", "val_defect", "test_good", "test_defect"]
+note.beside("data", counted, by_category=True, this_run=False)
+
+# %% [markdown]
+# Four times as many images halve an interval. The tiny set is there to run everything in minutes; believe what the
+# real images show.

@@ -9,10 +9,11 @@
 # %% [markdown]
 # # 02 · Which image is in which split, and why is nothing leaked?
 #
-# **Question.** What is learnt from, what calibrates the threshold, what is tested, and do the three stay apart?
+# **Question.** Which images train the detectors, which calibrate the threshold, which are tested, and do the three
+# stay apart?
 #
-# **Reads** the data root. **Writes** `data/processed/<profile>/clean_splits.json` (paths relative to the data root),
-# split figures.
+# **Reads** the data root. **Writes** `data/processed/<profile>/clean_splits.json` (paths relative to the data root)
+# and figures of the splits.
 #
 # **Takes** seconds; no GPU. **Before this:** 01. **After:** 03.
 #
@@ -48,86 +49,104 @@ sys.path.insert(0, str(ROOT))
 os.chdir(ROOT)
 
 # %%
-from nbhelpers.data.splits import create_clean_split, group_keys, split_counts, to_ids
-from nbhelpers.figures.data import plot_split_distribution
-from nbhelpers.figures.style import save_figure, use_style
-from nbhelpers.files import write_csv
-from nbhelpers.study import open_study
+from nbhelpers.notebook import open_notebook
 
-NOTEBOOK = "02_data_preparation"
-study = open_study(profile, overrides)
-use_style()
-study.describe()
+note = open_notebook("02_data_preparation", profile, overrides)
+study = note.study
 
 # %% [markdown]
 # ## The rule
 #
-# * **train**: a share of `train/good`, good images only;
-# * **val**: the rest of `train/good`, and a share of the defect images: it calibrates thresholds, nothing else;
-# * **test**: all of `test/good` and the other defect images: looked at once, at the end.
+# * **train**: a share of `train/good`; good images only;
+# * **val**: the rest of `train/good` and a share of the defect images; it calibrates thresholds and nothing else;
+# * **test**: all of `test/good` and the other defect images; it is looked at once, at the end.
 #
-# Shares are floored, as in the reference study.
+# Shares are rounded down, as in the reference study.
 
 # %%
 rules = study.config.splits
 print(f"train_ratio {rules.train_ratio}, val_anomaly_ratio {rules.val_anomaly_ratio}, "
       f"stratify {rules.stratify}, seed {study.config.seed}")
 
-# %%
-splits = study.splits
-counts = split_counts(splits)
-table = counts.assign(kind=counts.defect.map(lambda name: "good" if name == "good" else "anomalous"))
-table = table.pivot_table(index="category", columns=["split", "kind"], values="images", aggfunc="sum")
-print(table.reindex(columns=["train", "val", "test"], level=0).fillna(0).astype(int).to_string())
+# %% [markdown]
+# These settings are in `configs/`. The seed draws the images; the same seed draws the same ones on every machine.
 
 # %%
-fig = plot_split_distribution(counts)
-_ = save_figure(fig, study.figure_path(NOTEBOOK, "split_distribution"))
+from nbhelpers.data import splits
+from nbhelpers.figures import data
+
+drawn = study.splits
+counts = splits.split_counts(drawn)
+kinds = counts.assign(kind=counts.defect.map(lambda name: "good" if name == "good" else "anomalous"))
+kinds = kinds.pivot_table(index="category", columns=["split", "kind"], values="images", aggfunc="sum")
+note.show(kinds.reindex(columns=["train", "val", "test"], level=0).fillna(0).astype(int), "split_sizes")
+note.write(counts, "split_counts")
+note.save(data.plot_split_distribution(counts), "split_distribution")
 
 # %% [markdown]
-# ## Which defect types calibrate, which are tested?
+# There is no column of anomalous training images: a detector never sees a defect before it is judged. A threshold is
+# chosen on the images of `val` alone. Where they are few, the threshold is uncertain, and the intervals of notebook
+# 07 include that.
 #
-# Without `stratify: defect` a rare type may stand on one side only.
+# ## Which defect types calibrate, and which are tested?
+#
+# Without `stratify: defect` the share is drawn from all defects of a category, whatever their type.
 
 # %%
-print(counts.pivot_table(index=["category", "defect"], columns="split", values="images", fill_value=0)
-      .reindex(columns=["train", "val", "test"]).astype(int).to_string())
+types = counts.pivot_table(index=["category", "defect"], columns="split", values="images", fill_value=0, sort=False)
+note.show(types.reindex(columns=["train", "val", "test"]).astype(int), "defect_types")
 
 # %% [markdown]
+# A 0 under `val` is a type that the threshold was not calibrated on. That is realistic, for a new kind of defect is
+# never in the calibration set; and it is one reason for thresholds that fail.
+#
 # ## Does anything leak?
 #
-# Checked for every category: no image, no file content and no object (where file names tell objects apart) in two
-# splits; all files there; a mask exactly where there is a defect.
+# The following is checked for every category: no image, no file content and no object (where file names say which
+# images show the same one) is in two splits; all files are there; and there is a mask exactly where there is a
+# defect.
 
 # %%
-verified = {name: study.verify(name, split) for name, split in splits.items()}
-print("\n".join(f"{name}: OK, (good, anomalous) {found}" for name, found in verified.items()))
-
-# %%
-groups = {name: len(set(group_keys(study.samples(name), rules.groups.get(name)).values())) for name in splits}
-print("\n".join(f"{name}: {len(study.samples(name))} images of {n} objects" for name, n in groups.items()))
+verified = {name: study.verify(name, split) for name, split in drawn.items()}
+groups = {name: len(set(splits.group_keys(study.samples(name), rules.groups.get(name)).values())) for name in drawn}
+print("\n".join(f"{name}: no leak; {len(study.samples(name))} images of {groups[name]} objects" for name in verified))
 
 # %% [markdown]
+# A leak would have stopped the notebook with the names of the two files. Where there are fewer objects than images,
+# several exposures of one object stay together in one split.
+#
 # ## Is it repeatable?
 #
 # Drawn a second time from the same seed, every split must be the stored one.
 
 # %%
-again = {name: create_clean_split(study.samples(name), rules.train_ratio, rules.val_anomaly_ratio,
-                                  study.config.seed, rules.stratify, rules.groups.get(name)) for name in splits}
-repeatable = {name: to_ids(again[name]) == to_ids(splits[name]) for name in splits}
-print(repeatable)
-
-# %%
-write_csv(study.config.output_dir / "results" / NOTEBOOK / "split_counts.csv", counts)
+again = {name: splits.create_clean_split(study.samples(name), rules.train_ratio, rules.val_anomaly_ratio,
+                                         study.config.seed, rules.stratify, rules.groups.get(name)) for name in drawn}
+repeatable = {name: splits.to_ids(again[name]) == splits.to_ids(drawn[name]) for name in drawn}
+print("\n".join(f"{name}: {'the same images as stored' if same else 'other images than stored'}"
+                for name, same in repeatable.items()))
 
 # %% [markdown]
+# From here on every notebook reads the stored file. If images are added or change, it is refused, and a new split has
+# to be drawn on purpose.
+#
 # ## What we found
 #
-# Three disjoint splits a category, written once and read from now on by everything else.
+# Computed from the splits, three for each category:
 
 # %%
-print("\n".join(f"{name}: learns from {found['train'][0]}, calibrates on {sum(found['val'])}, "
+print("\n".join(f"{name}: learns from {found['train'][0]}, calibrates on {sum(found['val'])} and "
                 f"is tested on {sum(found['test'])} images" for name, found in verified.items()))
 assert all(repeatable.values()), "the split is not a function of its seed"
-assert all(found["train"][1] == 0 for found in verified.values()), "a defect image would be learnt as normal"
+assert all(found["train"][1] == 0 for found in verified.values()), "a defect image would be learned as normal"
+
+# %% [markdown]
+# The study on real images was split by the same rule:
+
+# %%
+counted = ["train_good", "val_good", "val_defect", "test_good", "test_defect"]
+note.beside("data", counted, by_category=True, this_run=False)
+
+# %% [markdown]
+# Compare the numbers of defects that calibrate: they say where a threshold is well founded, and where it rests on a
+# few images.

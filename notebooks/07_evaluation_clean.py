@@ -14,7 +14,7 @@
 # **Reads** stored predictions (fits what is missing). **Writes** `clean_results.json`, its rows of `metrics.csv`,
 # per-image decisions and thresholds to `outputs/<profile>/results/`.
 #
-# **Takes** seconds on stored predictions; no GPU. **Before this:** 04, 05. **After:** 08, 11.
+# **Takes** seconds on stored predictions; no GPU. **Before this:** 04, 05, 06. **After:** 08, 11.
 #
 # [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/anomaly-shift-study/blob/v0.1.0/notebooks/07_evaluation_clean.ipynb)
 
@@ -49,154 +49,171 @@ sys.path.insert(0, str(ROOT))
 os.chdir(ROOT)
 
 # %%
-import pandas as pd
+from nbhelpers.notebook import open_notebook
 
-from nbhelpers.analyses.all import run_scenario, write_metrics
-from nbhelpers.analyses.method_tests import compare
-from nbhelpers.analyses.scenarios import evaluate_cell, tested
-from nbhelpers.evaluation.bootstrap import score_summary
-from nbhelpers.evaluation.calibration import platt, reliability_table
-from nbhelpers.figures.images import hardest, plot_anomaly_maps, shared_limits
-from nbhelpers.figures.scores import (
-    plot_confusions,
-    plot_metric_bars,
-    plot_reliability,
-    plot_roc_pr,
-    plot_scores,
-)
-from nbhelpers.figures.style import save_figure, use_style
-from nbhelpers.results.views import printed, with_intervals
-from nbhelpers.study import open_study
-
-NOTEBOOK, SCENARIO = "07_evaluation_clean", "clean"
-study = open_study(profile, overrides)
-method = method if method in study.config.methods else study.config.methods[0]
-use_style()
-study.describe()
+note = open_notebook("07_evaluation_clean", profile, overrides)
+study, method = note.study, note.chosen(method)
 
 # %% [markdown]
 # ## The protocol
 #
 # Fitted on clean train, threshold from clean val, tested on clean test. Intervals are bootstrap percentiles: images
-# are redrawn within good and within defect, those that calibrate the threshold too; for pixel metrics an image's pixels
-# stay together.
+# are redrawn within the good ones and within the defects, those that calibrate the threshold included. For pixel
+# metrics the pixels of an image stay together.
 
 # %%
-results = run_scenario(study, SCENARIO)
-cells = {name: evaluate_cell(study, SCENARIO, method, name) for name in study.categories}
-print(with_intervals(results, ["image_auroc", "image_ap", "f1", "recall", "specificity"]).to_string())
+from nbhelpers.analyses.all import run_scenario
+from nbhelpers.results import views
+
+results = run_scenario(study, "clean")
+note.show(views.with_intervals(results, ["image_auroc", "image_ap", "f1", "recall", "specificity"]), "image_metrics")
 
 # %% [markdown]
-# F1 alone flatters: calling everything anomalous already reaches `trivial_f1`. `f1_max` is what the best threshold
-# on the test images would have given; the gap to `f1` is the price of calibrating on few images.
+# One row per method and category; `macro` is the mean over the categories. Each cell is a value and its 95 %
+# interval. AUROC and AP say how well images are ranked, the others what the threshold made of the ranking: recall is
+# the share of defects that are flagged, specificity the share of good images that are not. Two intervals that overlap
+# widely are not a difference.
+#
+# F1 alone flatters: calling everything a defect already reaches `trivial_f1`. `f1_max` is what the best threshold on
+# the test images would have given.
 
 # %%
-print(with_intervals(results, ["trivial_f1", "f1", "f1_max"]).to_string())
+note.show(views.with_intervals(results, ["trivial_f1", "f1", "f1_max"]), "f1")
 
 # %% [markdown]
+# An `f1` whose interval contains `trivial_f1` is not shown to be better than no detector at all. The gap from `f1` to
+# `f1_max` is the price of calibrating on few images.
+#
 # ## Do they point at the defect?
 #
-# AUPRO weighs every defect region alike, however small, up to a false positive rate of 0.3 (and 0.05). AUPIMO is each
-# defect image's recall at false positive rates from 1e-5 to 1e-4, set by the good images alone; here its mean.
+# AUPRO gives every defect region the same weight, however small, up to a false positive rate of 0.3 (and of 0.05).
+# AUPIMO is each defect image's recall at false positive rates from 1e-5 to 1e-4, set by the good images alone; here
+# its mean.
 
 # %%
-print(with_intervals(results, ["pixel_auroc", "pixel_ap", "aupro", "aupro_005", "aupimo"]).to_string())
-print("\n".join(f"{name}: pixel metrics skipped, {cell['pixel_skipped']}" for name, cell in cells.items()
-                if cell["pixel_skipped"]) or "every category has masks")
-
-# %%
-metrics = [name for name in ("image_auroc", "f1", "pixel_auroc", "aupro") if name in set(results.metric)]
-fig = plot_metric_bars(results, metrics)
-_ = save_figure(fig, study.figure_path(NOTEBOOK, "metrics"))
+note.show(views.with_intervals(results, ["pixel_auroc", "pixel_ap", "aupro", "aupro_005", "aupimo"]), "pixel_metrics",
+          empty="no category has masks")
 
 # %% [markdown]
+# From left to right the columns become stricter. A pixel AUROC near 1 is easy to reach, since nearly all pixels are
+# good and far from any defect; the last column allows one false pixel in ten thousand. A category without masks has
+# no row.
+
+# %%
+from nbhelpers.figures import scores
+
+there = [name for name in ("image_auroc", "f1", "pixel_auroc", "aupro") if name in set(results.metric)]
+note.save(scores.plot_metric_bars(results, there), "metrics")
+
+# %% [markdown]
+# The same numbers as bars; the whiskers are the intervals. Where they are long, the test set is small.
+#
 # ## Ranking and operating point
 #
 # The curves rank images; the dots are what the thresholds from validation make of them.
 
 # %%
-parts = {m: {name: tested(study, SCENARIO, m, name) for name in study.categories}
-         for m in study.config.methods}
-deployed = {m: {name: evaluate_cell(study, SCENARIO, m, name)["threshold"]["value"] for name in study.categories}
-            for m in study.config.methods}
-tested, thresholds = parts[method], deployed[method]
-fig = plot_roc_pr(parts, deployed)
-_ = save_figure(fig, study.figure_path(NOTEBOOK, "roc_pr"))
-
-# %%
-fig = plot_confusions(tested, thresholds)
-_ = save_figure(fig, study.figure_path(NOTEBOOK, f"{method}_confusions"))
+tested, thresholds = note.tested("clean"), note.thresholds("clean")
+note.save(scores.plot_roc_pr(tested, thresholds), "roc_pr")
+note.save(scores.plot_confusions(tested[method], thresholds[method]), f"{method}_confusions")
 
 # %% [markdown]
+# A dot in the upper left corner of a ROC curve is a good threshold on a good ranking. A dot far down the curve has a
+# good ranking and a threshold that does not use it. The tables below the curves count the same decisions for one
+# method.
+#
 # ## Is one method better?
 #
-# Tests on the same images: DeLong (ranking), sign flips of AUPIMO image by image (localisation), McNemar (decisions);
-# p values adjusted by Holm over the categories. The difference is the first method minus the second.
+# Tests on the same images: DeLong's (ranking), sign flips of AUPIMO image by image (localisation), and McNemar's
+# (decisions); the p values are adjusted by Holm over the categories. The difference is the first method minus the
+# second.
 
 # %% tags=["trained"]
-tests = compare(study, SCENARIO) if len(study.config.methods) > 1 else None
-if tests is not None:
-    shown = printed(tests)
-    shown = shown[shown.metric.isin(["image_auroc", "p_delong_holm", "p_permutation_holm", "p_mcnemar_holm"])]
-    print(shown.pivot(index=["method", "category"], columns="metric", values="value").round(2).to_string())
+from nbhelpers.analyses.method_tests import compare
+
+if len(study.config.methods) > 1:
+    pairs = views.printed(compare(study, "clean"))
+    pairs = pairs[pairs.metric.isin(["image_auroc", "p_delong_holm", "p_permutation_holm", "p_mcnemar_holm"])]
+    note.show(pairs.pivot(index=["method", "category"], columns="metric", values="value"), "method_tests")
 
 # %% [markdown]
+# A p value below 0.05 is a difference that chance does not explain; above it, no difference is shown, which is not
+# the same as being equal. The first number column is how much the image AUROC differs.
+#
 # ## Are scores probabilities?
 #
-# Raw scores are distances. A sigmoid fitted on validation (Platt) turns them into probabilities at the test split's
-# share of defects; a point on the diagonal is a bin whose defects are as frequent as was said. With some dozens of
-# images a bin holds few, as its whiskers show.
+# Raw scores are distances. A sigmoid that is fitted on validation (Platt) turns them into probabilities at the test
+# split's share of defects.
 
 # %%
-tables = {}
-for m, own in parts.items():
-    vals = {name: study.predictions(m, name, fitted_on="clean", domain="clean", split="val") for name in own}
-    said = {name: platt(vals[name].labels, vals[name].image_scores).probabilities(part.image_scores,
-            prior=part.labels.mean()) for name, part in own.items()}
-    tables[m] = {name: reliability_table(part.labels, said[name], bins=5) for name, part in own.items()}
-fig = plot_reliability(tables)
-_ = save_figure(fig, study.figure_path(NOTEBOOK, "reliability"))
-print(with_intervals(results, ["ece"]).to_string())
+from nbhelpers.evaluation.calibration import platt, reliability_table
+
+val = {name: {c: study.predictions(name, c, fitted_on="clean", domain="clean", split="val") for c in study.categories}
+       for name in tested}
+sigmoids = {name: {c: platt(part.labels, part.image_scores) for c, part in own.items()} for name, own in val.items()}
+said = {name: {c: sigmoids[name][c].probabilities(part.image_scores, prior=part.labels.mean())
+               for c, part in own.items()} for name, own in tested.items()}
+bins = {name: {c: reliability_table(part.labels, said[name][c], bins=5) for c, part in own.items()}
+        for name, own in tested.items()}
+note.save(scores.plot_reliability(bins), "reliability")
+note.show(views.with_intervals(results, ["ece"]), "ece")
 
 # %% [markdown]
+# A point on the diagonal is a bin whose defects are as frequent as its probability says. With some dozens of images a
+# bin holds few of them, as its whiskers show. ECE is the mean distance from the diagonal: 0 is perfect.
+#
 # ## Scores
 #
-# How far apart good and defect images lie, per category (never pooled: units differ from category to category).
+# How far apart good and defect images lie, for each category on its own, since their units differ.
 
 # %%
-scores = {name: score_summary(part.labels, part.image_scores) for name, part in tested.items()}
-print(pd.DataFrame(scores).T.round(1).to_string())
+import pandas as pd
 
-# %%
-figures = {name: plot_scores({f"{name}, clean test": part}, thresholds[name]) for name, part in tested.items()}
-_ = [save_figure(fig, study.figure_path(NOTEBOOK, f"{method}_{name}_scores")) for name, fig in figures.items()]
+from nbhelpers.evaluation.bootstrap import score_summary
+
+summary = {name: score_summary(part.labels, part.image_scores) for name, part in tested[method].items()}
+columns = ["good_n", "good_mean", "good_std", "defect_n", "defect_mean", "defect_std", "separation", "ks"]
+note.show(pd.DataFrame(summary).T.rename_axis("category")[columns], f"{method}_scores", digits=1)
+note.save({name: scores.plot_scores({f"{name}, clean test": part}, thresholds[method][name])
+           for name, part in tested[method].items()}, f"{method}_scores")
 
 # %% [markdown]
+# `separation` is the distance of the two means in standard deviations, and `ks` the largest gap between the two
+# distributions, 1 at most. In the figures, look whether the defects left of the line form a group of their own: then
+# a type of defect is missed, and notebook 12 says which.
+#
 # ## The hardest images
 #
-# The defects with the lowest scores, and the good images with the highest. A red title is a wrong decision.
+# The defects with the lowest scores, then the good images with the highest. A red title is a wrong decision.
 
 # %%
-limits = {name: shared_limits(part) for name, part in tested.items()}
-tests = {name: study.split(name)["test"] for name in study.categories}
-figures = {name: plot_anomaly_maps(hardest(tests[name], part, thresholds[name], 6, label=1), part, limits[name],
-                                   thresholds[name]) for name, part in tested.items()}
-_ = [save_figure(fig, study.figure_path(NOTEBOOK, f"{method}_{name}_hardest_defects")) for name, fig in figures.items()]
-
-# %%
-figures = {name: plot_anomaly_maps(hardest(tests[name], part, thresholds[name], 6, label=0), part, limits[name],
-                                   thresholds[name]) for name, part in tested.items()}
-_ = [save_figure(fig, study.figure_path(NOTEBOOK, f"{method}_{name}_hardest_good")) for name, fig in figures.items()]
+note.save(note.hardest("clean", method, label=1), f"{method}_hardest_defects")
 
 # %% [markdown]
-# ## What we found
-#
-# Read from the table, with intervals; two categories whose intervals overlap are not ranked by this study.
+# A missed defect whose map is dark inside the outline was not seen at all; one whose map is bright there was seen,
+# and its threshold is too high.
 
 # %%
-write_metrics(study)
+note.save(note.hardest("clean", method, label=0), f"{method}_hardest_good")
+
+# %% [markdown]
+# In good images, a bright spot is a normal part that the training images do not have.
+#
+# ## What we found
+#
+# Computed from `metrics.csv` of this run and of the study on real images:
+
+# %%
+from nbhelpers.report import sentences
+
+note.tell(sentences.levels, "clean", "image_auroc", "Where it was trained,")
+note.beside("clean", ["image_auroc", "aupro", "f1", "specificity"])
+
+# %% [markdown]
+# Two methods whose intervals overlap are not ranked by this study. Where the real images give narrower intervals than
+# this run, believe them.
+
+# %%
 auroc = results[(results.metric == "image_auroc") & (results.method == method) & ~results.macro]
-print("\n".join(f"{r.category}: image AUROC {r.value:.2f} [{r.ci_low:.2f}, {r.ci_high:.2f}] on {r.n_images} images"
-                for r in auroc.itertuples()))
 assert (auroc.ci_high > 0.5).all(), "surely worse than chance on clean images: are the labels flipped?"
 assert (auroc.ci_low <= auroc.ci_high).all(), "an interval is upside down"

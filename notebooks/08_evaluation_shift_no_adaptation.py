@@ -15,7 +15,7 @@
 # **Reads** stored predictions (fits what is missing). **Writes** `shifted_no_adaptation_results.json`, its rows of
 # `metrics.csv` and a degradation table to `outputs/<profile>/results/`.
 #
-# **Takes** seconds on stored predictions; no GPU. **Before this:** 03, 04, 05, 07.
+# **Takes** seconds on stored predictions; no GPU. **Before this:** 03 to 07. **After:** 09.
 #
 # [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/anomaly-shift-study/blob/v0.1.0/notebooks/08_evaluation_shift_no_adaptation.ipynb)
 
@@ -50,29 +50,10 @@ sys.path.insert(0, str(ROOT))
 os.chdir(ROOT)
 
 # %%
-import pandas as pd
+from nbhelpers.notebook import open_notebook
 
-from nbhelpers.analyses.all import run_scenario, write_metrics
-from nbhelpers.analyses.differences import difference
-from nbhelpers.analyses.scenarios import evaluate_cell, tested
-from nbhelpers.figures.images import (
-    hardest,
-    one_of_each,
-    plot_anomaly_maps,
-    plot_worlds,
-    shared_limits,
-)
-from nbhelpers.figures.scores import plot_confusions, plot_roc_pr, plot_scenario_change, plot_scores
-from nbhelpers.figures.style import save_figure, use_style
-from nbhelpers.files import write_csv
-from nbhelpers.results.views import with_intervals
-from nbhelpers.study import open_study
-
-NOTEBOOK, SCENARIO = "08_evaluation_shift_no_adaptation", "no_adaptation"
-study = open_study(profile, overrides)
-method = method if method in study.config.methods else study.config.methods[0]
-use_style()
-study.describe()
+note = open_notebook("08_evaluation_shift_no_adaptation", profile, overrides)
+study, method = note.study, note.chosen(method)
 
 # %% [markdown]
 # ## The protocol
@@ -80,106 +61,125 @@ study.describe()
 # Fitted on clean train, threshold from clean val, tested on the shifted twins of the test images. Nothing is adapted.
 
 # %%
-before, after = run_scenario(study, "clean"), run_scenario(study, SCENARIO)
-print(with_intervals(after, ["image_auroc", "f1", "recall", "specificity", "pixel_auroc", "aupro"]).to_string())
+from nbhelpers.analyses.all import run_scenario
+from nbhelpers.results import views
+
+before, after = run_scenario(study, "clean"), run_scenario(study, "no_adaptation")
+note.show(views.with_intervals(after, ["image_auroc", "f1", "recall", "specificity", "aupro"]), "metrics")
 
 # %% [markdown]
+# Read it beside the first table of notebook 07, which has the same test images before the shift. A recall near 1
+# together with a specificity near 0 means that nearly everything is called a defect.
+#
 # ## What did the shift cost?
 #
-# Each shifted image has its clean twin, so differences are taken pair by pair: both are redrawn together. An interval
-# that excludes 0 is a change; one that does not is not evidence of none.
+# Each shifted image has its clean twin, so differences are taken pair by pair: both are redrawn together.
 
 # %%
-change = difference(study, "clean", SCENARIO)
-write_csv(study.config.output_dir / "results" / NOTEBOOK / "degradation.csv", change)
-print(with_intervals(change, ["image_auroc", "f1", "recall", "specificity", "aupro"]).to_string())
+from nbhelpers.analyses.differences import difference
+
+change = difference(study, "clean", "no_adaptation")
+note.write(change, "degradation")
+note.show(views.with_intervals(change, ["image_auroc", "f1", "recall", "specificity", "aupro"]), "degradation_wide")
+
+# %% [markdown]
+# Shifted minus clean; negative is a loss. An interval that excludes 0 is a change; one that contains it is not
+# evidence that nothing changed. Compare the first number column with the fourth: AUROC needs no threshold,
+# specificity does.
 
 # %%
+import pandas as pd
+
+from nbhelpers.figures import images, scores
+
 both = pd.concat([before, after])
 both = both[both.method == method]
-metrics = [name for name in ("image_auroc", "recall", "specificity", "aupro") if name in set(both.metric)]
-fig = plot_scenario_change(both, metrics, ["clean", SCENARIO])
-_ = save_figure(fig, study.figure_path(NOTEBOOK, f"{method}_clean_to_shift"))
+there = [name for name in ("image_auroc", "recall", "specificity", "aupro") if name in set(both.metric)]
+note.save(scores.plot_scenario_change(both, there, ["clean", "no_adaptation"]), f"{method}_clean_to_shift")
 
 # %% [markdown]
+# Each line is a category and the thick black one their mean. A line that falls is a loss; where all fall by about the
+# same, the shift hurts every category.
+#
 # ## The same parts in both worlds
 #
-# Two defects of each category, clean and shifted, with their anomaly maps on one colour scale a category. Where a
-# shifted map glows outside the outline, the shift looks like a defect; a mirrored border is part of the shift.
+# Two defects of each category, clean and shifted, with their anomaly maps on one colour scale per category.
 
 # %%
-clean = {name: tested(study, "clean", method, name) for name in study.categories}
-shifted = {name: tested(study, SCENARIO, method, name) for name in study.categories}
-cells = {name: evaluate_cell(study, SCENARIO, method, name) for name in study.categories}
-thresholds = {name: cell["threshold"]["value"] for name, cell in cells.items()}
+clean, shifted = note.tested("clean")[method], note.tested("no_adaptation")[method]
+limits = note.limits(method, "clean", "no_adaptation")
 tests = {name: study.split(name, "shift")["test"] for name in study.categories}
-limits = {name: shared_limits(clean[name], shifted[name]) for name in study.categories}
-twins = {name: dict(zip(clean[name].ids, tests[name], strict=True)) for name in study.categories}
-shown = [(sample, clean[name], twins[name][sample.id], shifted[name], limits[name])
-         for name in study.categories for sample in one_of_each(study.split(name)["test"], 2)]
-fig = plot_worlds(shown)
-_ = save_figure(fig, study.figure_path(NOTEBOOK, f"{method}_both_worlds"))
+twin_of = {clean_id: twin for name in tests for clean_id, twin in zip(clean[name].ids, tests[name], strict=True)}
+pairs = [(sample, clean[name], twin_of[sample.id], shifted[name], limits[name])
+         for name in study.categories for sample in images.one_of_each(study.split(name)["test"], 2)]
+note.save(images.plot_worlds(pairs), f"{method}_both_worlds")
 
 # %% [markdown]
+# From top to bottom: the clean image, its map, the shifted twin, its map. Where a shifted map glows outside the
+# outline, the shift looks like a defect; a mirrored border is part of the shift.
+#
 # ## Why: scores move, the threshold does not
 
 # %%
-figures = {name: plot_scores({f"{name}, clean test": clean[name], f"{name}, shifted test": shifted[name]},
-                             thresholds[name]) for name in study.categories}
-_ = [save_figure(fig, study.figure_path(NOTEBOOK, f"{method}_{name}_scores")) for name, fig in figures.items()]
+thresholds = note.thresholds("no_adaptation")
+note.save({name: scores.plot_scores({f"{name}, clean test": clean[name], f"{name}, shifted test": shifted[name]},
+                                    thresholds[method][name]) for name in study.categories}, f"{method}_scores")
 
 # %% [markdown]
+# In each figure the upper row is clean and the lower one shifted. If both colours move to the right together, only
+# the threshold is wrong, and notebook 09 can move it. If they also move into each other, the ranking is lost, and no
+# threshold gives it back.
+#
 # ## Ranking and operating point under the shift
 
 # %%
-parts = {m: {name: tested(study, SCENARIO, m, name) for name in study.categories}
-         for m in study.config.methods}
-deployed = {m: {name: evaluate_cell(study, SCENARIO, m, name)["threshold"]["value"] for name in study.categories}
-            for m in study.config.methods}
-fig = plot_roc_pr(parts, deployed)
-_ = save_figure(fig, study.figure_path(NOTEBOOK, "roc_pr"))
-
-# %%
-fig = plot_confusions(shifted, thresholds)
-_ = save_figure(fig, study.figure_path(NOTEBOOK, f"{method}_confusions"))
+note.save(scores.plot_roc_pr(note.tested("no_adaptation"), thresholds), "roc_pr")
+note.save(scores.plot_confusions(shifted, thresholds[method]), f"{method}_confusions")
 
 # %% [markdown]
+# A curve that comes near the diagonal ranks no better than chance. Dots in the upper right corner are thresholds that
+# call everything a defect. The tables count the decisions of one method.
+#
 # ## The false alarms
 #
-# Shifted good images with the highest scores, on the colour scale of the clean ones: where does the shift look like a
-# defect?
+# Shifted good images with the highest scores, on the colour scale of the clean ones.
 
 # %%
-figures = {name: plot_anomaly_maps(hardest(tests[name], part, thresholds[name], 6, label=0), part, limits[name],
-                                   thresholds[name]) for name, part in shifted.items()}
-_ = [save_figure(fig, study.figure_path(NOTEBOOK, f"{method}_{name}_false_alarms")) for name, fig in figures.items()]
+note.save(note.hardest("no_adaptation", method, label=0, scale=("clean", "no_adaptation")), f"{method}_false_alarms")
 
 # %% [markdown]
+# Where do these good images glow? At the mirrored border, in the shadow of an uneven light, or all over? That is the
+# part of the shift that looks like a defect.
+#
 # ## The misses
 #
 # Shifted defects with the lowest scores.
 
 # %%
-figures = {name: plot_anomaly_maps(hardest(tests[name], part, thresholds[name], 6, label=1), part, limits[name],
-                                   thresholds[name]) for name, part in shifted.items()}
-_ = [save_figure(fig, study.figure_path(NOTEBOOK, f"{method}_{name}_misses")) for name, fig in figures.items()]
+note.save(note.hardest("no_adaptation", method, label=1, scale=("clean", "no_adaptation")), f"{method}_misses")
+print("\n".join(f"{name}: {(~part.pixel_valid).sum()} of {len(part)} images are left out of the pixel metrics, since "
+                "their defect left the frame or has no mask" for name, part in shifted.items()))
 
 # %% [markdown]
-# Defects that the shift pushed out of the frame are left out of the pixel metrics, and counted here.
-
-# %%
-print({name: len(cell["left_out"]) for name, cell in cells.items()})
-
-# %% [markdown]
+# A black title is a defect that is still flagged: with a threshold that calls everything a defect, there are no
+# misses, which is not a success.
+#
 # ## What we found
 #
-# Compare the loss in ranking (AUROC) with the loss at the operating point (specificity): a threshold can be moved
-# back, a lost ranking cannot.
+# Computed from `metrics.csv` of this run and of the study on real images. First the ranking, then the operating
+# point:
 
 # %%
-write_metrics(study)
-own = change[(change.method == method) & change.metric.isin(["image_auroc", "specificity"]) & ~change.macro]
-print("\n".join(f"{r.category}: {r.metric} {r.value:+.2f} [{r.ci_low:+.2f}, {r.ci_high:+.2f}]"
-                for r in own.itertuples()))
+from nbhelpers.report import sentences
+
+note.tell(sentences.change, "clean", "no_adaptation", "image_auroc")
+note.tell(sentences.change, "clean", "no_adaptation", "specificity")
+note.beside("no_adaptation", ["image_auroc", "aupro", "recall", "specificity"], against="clean")
+
+# %% [markdown]
+# The table holds differences. Where the specificity falls further than the AUROC, a part of the loss is the
+# threshold's, which can be moved back; a lost ranking cannot.
+
+# %%
 assert (before.n_images[before.metric == "image_auroc"].tolist()
         == after.n_images[after.metric == "image_auroc"].tolist()), "not the same test images"

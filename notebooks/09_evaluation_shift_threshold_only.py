@@ -12,12 +12,10 @@
 # **Question.** The model stays as it was; its threshold is calibrated again on shifted validation images. How much of
 # the loss does that give back, which rule is best, and which promises about false alarms hold?
 #
-# **Reads** stored predictions (fits what is missing).
-# **Writes** `shift_threshold_only_results.json`, its rows of `metrics.csv` and the threshold tables to
-# `outputs/<profile>/results/`.
+# **Reads** stored predictions (fits what is missing). **Writes** `shift_threshold_only_results.json`, its rows of
+# `metrics.csv` and the threshold tables to `outputs/<profile>/results/`.
 #
-# **Takes** seconds on stored predictions; no GPU. **Before this:** 04, 05, 08.
-# **After:** 10.
+# **Takes** seconds on stored predictions; no GPU. **Before this:** 04, 05, 06, 08. **After:** 10.
 #
 # [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/anomaly-shift-study/blob/v0.1.0/notebooks/09_evaluation_shift_threshold_only.ipynb)
 
@@ -52,157 +50,188 @@ sys.path.insert(0, str(ROOT))
 os.chdir(ROOT)
 
 # %%
-import pandas as pd
+from nbhelpers.notebook import open_notebook
 
-from nbhelpers.analyses import thresholds
-from nbhelpers.analyses.all import run_scenario, write_metrics
-from nbhelpers.analyses.differences import difference
-from nbhelpers.analyses.scenarios import evaluate_cell, tested
-from nbhelpers.evaluation.thresholds.conformal import min_calibration
-from nbhelpers.evaluation.thresholds.rules import CALIBRATED_RULES, RULES
-from nbhelpers.figures.comparisons import (
-    plot_promised_and_realised,
-    plot_recalibration,
-    plot_rules,
-    plot_threshold_transfer,
-)
-from nbhelpers.figures.scores import plot_scores
-from nbhelpers.figures.style import save_figure, use_style
-from nbhelpers.files import write_csv
-from nbhelpers.results.numbers import Results
-from nbhelpers.results.views import qualified, with_intervals
-from nbhelpers.study import open_study
-
-NOTEBOOK, SCENARIO = "09_evaluation_shift_threshold_only", "threshold_only"
-study = open_study(profile, overrides)
-method = method if method in study.config.methods else study.config.methods[0]
-use_style()
-study.describe()
+note = open_notebook("09_evaluation_shift_threshold_only", profile, overrides)
+study, method = note.study, note.chosen(method)
 
 # %% [markdown]
 # ## The protocol
 #
 # Fitted on clean train, threshold from *shifted* val, tested on the shifted twins of the test images. The scores are
-# those of 08, so whatever needs no threshold is the same to the last digit, and that is asserted.
+# those of notebook 08, so whatever needs no threshold must be the same to the last digit.
 
 # %%
-before, after = run_scenario(study, "no_adaptation"), run_scenario(study, SCENARIO)
+from nbhelpers.analyses.all import run_scenario
+from nbhelpers.results import views
+
+before, after = run_scenario(study, "no_adaptation"), run_scenario(study, "threshold_only")
 free = ["image_auroc", "image_ap", "f1_max", "pixel_auroc", "pixel_ap", "pixel_f1", "aupro", "aupro_005", "aupimo"]
 same = [table[table.metric.isin(free)].set_index(["method", "category", "metric"])[["value", "ci_low", "ci_high"]]
         for table in (before, after)]
 assert same[0].equals(same[1]), "a threshold-free metric differs though the scores are the same"
-print(with_intervals(after, ["f1", "recall", "specificity", "balanced_accuracy"]).to_string())
+note.show(views.with_intervals(after, ["f1", "recall", "specificity", "balanced_accuracy"]), "metrics")
 
 # %% [markdown]
+# Balanced accuracy is the mean of recall and specificity; 0.5 is what a coin reaches.
+#
 # ## What does a new threshold give back?
 #
-# Pair by pair on the same images; both calibration sets and the test set are redrawn. An interval that excludes 0 is a
-# change; one that does not is not evidence of none.
+# Pair by pair on the same images; both calibration sets and the test set are redrawn.
 
 # %%
-change = difference(study, "no_adaptation", SCENARIO)
-write_csv(study.config.output_dir / "results" / NOTEBOOK / "threshold_contribution.csv", change)
-print(with_intervals(change, ["f1", "recall", "specificity", "balanced_accuracy"]).to_string())
+from nbhelpers.analyses.differences import difference
 
-# %%
-cells = {name: [evaluate_cell(study, s, method, name) for s in ("no_adaptation", SCENARIO)]
-         for name in study.categories}
-shown = {name: tested(study, SCENARIO, method, name) for name in study.categories}
-figures = {name: plot_scores({f"{name}, shifted test": part}, cells[name][1]["threshold"]["value"],
-                             cells[name][0]["threshold"]["value"]) for name, part in shown.items()}
-_ = [save_figure(fig, study.figure_path(NOTEBOOK, f"{method}_{name}_scores")) for name, fig in figures.items()]
+change = difference(study, "no_adaptation", "threshold_only")
+note.write(change, "threshold_contribution")
+note.show(views.with_intervals(change, ["f1", "recall", "specificity", "balanced_accuracy"]),
+          "threshold_contribution_wide")
 
 # %% [markdown]
+# New threshold minus old one. A threshold that moves up wins specificity and loses recall, so look at the last
+# column: it rises only where the exchange was worth it. An interval that contains 0 leaves that open.
+
+# %%
+from nbhelpers.figures import comparisons, scores
+
+old, new = note.thresholds("no_adaptation")[method], note.thresholds("threshold_only")[method]
+note.save({name: scores.plot_scores({f"{name}, shifted test": part}, new[name], old[name])
+           for name, part in note.tested("threshold_only")[method].items()}, f"{method}_scores")
+
+# %% [markdown]
+# The dotted line is the threshold before, the dashed one after. Where good and defect images lie on top of each
+# other, the line can be put anywhere and will cut both groups.
+#
 # ## The threshold-transfer matrix
 #
-# A threshold calibrated on one domain, applied in the other: false alarms on the left, misses on the right. AUROC does
-# not see any of this.
+# A threshold that was calibrated on one domain, applied in the other: false alarms on the left, misses on the right.
 
 # %%
+from nbhelpers.analyses import thresholds
+from nbhelpers.results.numbers import Results
+
 transfer = thresholds.transfer_part(study).rows()
-write_csv(study.config.output_dir / "results" / NOTEBOOK / "threshold_transfer.csv", transfer)
-fig = plot_threshold_transfer(Results(transfer), "transfer")
-_ = save_figure(fig, study.figure_path(NOTEBOOK, "threshold_transfer"))
+note.write(transfer, "threshold_transfer")
+note.save(comparisons.plot_threshold_transfer(Results(transfer), "transfer"), "threshold_transfer")
 
 # %% [markdown]
+# Cells on the diagonal are at home. The cell for the clean threshold on shifted images is what happens when nobody
+# recalibrates. AUROC does not see any of this.
+#
 # ## Twenty ways to a threshold
 #
-# What each rule needs, in its own words. Rules for good images need no defects to be calibrated; `otsu` needs no labels
-# and splits anything in two; `youden` and `balanced_accuracy` are one rule under two names.
+# What each rule needs and does. Rules for good images need no defects to be calibrated.
 
 # %%
-print("\n".join(f"{name:<18} {RULES[name].needs:<10} {RULES[name].description}" for name in CALIBRATED_RULES))
+import pandas as pd
+
+from nbhelpers.evaluation.thresholds import conformal, rules
+
+described = pd.DataFrame([(name, rules.RULES[name].needs, rules.RULES[name].description)
+                          for name in rules.CALIBRATED_RULES], columns=["rule", "needs", "what it does"])
+note.write(described, "rules_described")
+note.show(described[described.needs == "good"])
+
+# %% [markdown]
+# The others need defects as well, or take images without labels:
+
+# %%
+note.show(described[described.needs != "good"])
+
+# %% [markdown]
+# `otsu` needs no labels and splits anything in two, also images that are all good; `youden` and `balanced_accuracy`
+# are one rule under two names. The next figure has the balanced accuracy on test of every rule in every scenario,
+# mean over categories. An empty cell is a rule that refused: conformal ones refuse when the good calibration images
+# are too few for their promise.
 
 # %%
 judged = {name: thresholds.rules(study, name) for name in study.config.scenarios}
-fig = plot_rules(Results(pd.concat(judged.values())))
-_ = save_figure(fig, study.figure_path(NOTEBOOK, "rules"))
+note.save(comparisons.plot_rules(Results(pd.concat(judged.values()))), "rules")
 
 # %% [markdown]
-# Balanced accuracy on test, mean over categories; an empty cell is a rule that refused (conformal ones refuse when the
-# good calibration images are too few for their promise). In figures, for this scenario: all rules on test, and how
-# many categories they are degenerate in (all good images flagged, no defect found, or no better than chance on val).
+# Look along a row: a rule that is dark in all columns can be trusted in both worlds. In figures, for this scenario
+# and one method, the best first; the CSV has all methods.
 
 # %%
-own = judged[SCENARIO]
-table = qualified(own[own.macro], "rule", ["balanced_accuracy", "f1", "recall", "specificity"])
-print(table.drop(columns="category").round(2).to_string(index=False))
+own = judged["threshold_only"]
+wide = views.qualified(own[own.macro], "rule", ["balanced_accuracy", "f1", "recall", "specificity"])
+note.write(wide, "rules")
+best = wide[wide.method == method].drop(columns=["method", "category"])
+note.show(best.sort_values("balanced_accuracy", ascending=False, kind="stable").head(10))
+
+# %% [markdown]
+# They were ranked on test images, so the first is not a recommendation. Rules that are degenerate somewhere, with the
+# categories: all good images flagged, no defect found, or no better than chance on validation.
 
 # %%
-flags = qualified(own[~own.macro], "rule", ["degenerate"])
+flags = views.qualified(own[~own.macro], "rule", ["degenerate"])
 flags = flags[(flags.degenerate > 0) & (flags.method == method)]
-print(flags.groupby("rule").category.agg(list).to_string() if len(flags) else "no rule is degenerate")
+note.show(flags.groupby("rule", sort=False).category.agg(", ".join), f"{method}_degenerate",
+          empty="no rule is degenerate")
 
 # %% [markdown]
-# Three recommendations from all rules together: the 75th, 50th and 25th percentile of their thresholds.
+# A rule that is degenerate in one category cannot be deployed unseen. Three recommendations that were made without
+# test images are the 75th, 50th and 25th percentile of the thresholds of all rules:
 
 # %%
-advice = {name: thresholds.recommended(study, SCENARIO, method, name) for name in study.categories}
-print(pd.concat(advice, names=["category"]).droplevel(1).drop(columns="threshold").round(2).to_string())
+advice = {name: thresholds.recommended(study, "threshold_only", method, name) for name in study.categories}
+note.show(pd.concat(advice, names=["category"]).droplevel(1).drop(columns="threshold"), f"{method}_advice")
 
 # %% [markdown]
+# From conservative to aggressive, recall rises and specificity falls. How steep the exchange is depends on the
+# ranking.
+#
 # ## False alarms: promised and realised
 #
-# A conformal threshold promises a false alarm rate, for images like those that calibrated it. Split conformal uses the
-# good validation images; CV+ uses every good training image as well, each scored by a refit that did not see it, and so
-# can promise less. The promise needs at least 1/rate - 1 images. Bars are Clopper-Pearson intervals on the good test
-# images; a shift breaks the promise, whatever calibrated it.
+# A conformal threshold promises a false alarm rate, for images like those that calibrated it. Split conformal uses
+# the good validation images; CV+ uses every good training image as well, each scored by a refit that did not see it,
+# and so can promise less. The promise needs at least 1/rate - 1 images.
 
 # %%
-print({f"{target:.0%}": f"at least {min_calibration(target)} good images" for target in
-       study.config.evaluation.target_fprs})
+targets = study.config.evaluation.target_fprs
+print("\n".join(f"{target:.0%} needs at least {conformal.min_calibration(target)} good images" for target in targets))
 promises = thresholds.promises(study, *(name for name in study.config.scenarios if "global" not in name))
-fig = plot_promised_and_realised(Results(promises))
-_ = save_figure(fig, study.figure_path(NOTEBOOK, "promised_and_realised"))
+note.save(comparisons.plot_promised_and_realised(Results(promises)), "promised_and_realised")
 
 # %% [markdown]
-# How many good images of the new domain mend it? Drawn again and again from the shifted validation images; 0 keeps the
-# clean threshold.
+# Bars are Clopper-Pearson intervals on the good test images. A promise is contradicted where the whole bar lies above
+# the dashed line. Clean images should keep it; shifted ones are not like those that calibrated it, and nothing was
+# promised for them. How many good images of the new domain repair it? They are drawn again and again from the shifted
+# validation images; 0 keeps the clean threshold.
 
 # %%
-mending = thresholds.mending_part(study).rows()
-fig = plot_recalibration(Results(mending))
-_ = save_figure(fig, study.figure_path(NOTEBOOK, "recalibration"))
+repaired = thresholds.mending_part(study).rows()
+note.save(comparisons.plot_recalibration(Results(repaired)), "recalibration")
 
 # %% [markdown]
+# A curve that falls to the dashed line has recovered what was promised. It needs no defects, only good images.
+#
 # ## A threshold for each zone of the image?
 #
-# Pixel F1 with 3 x 3 thresholds, one a zone, against one for the whole image: the same percentile of the good
+# Pixel F1 with 3 x 3 thresholds, one per zone, against one for the whole image: the same percentile of the good
 # validation pixels.
 
 # %%
-zones = qualified(thresholds.zones_part(study, SCENARIO).rows(), "thresholds", ["pixel_f1"])
-print(zones.pivot(index=["method", "category"], columns="thresholds", values="pixel_f1").round(2).to_string()
-      if len(zones) else "no masks, so no pixel F1")
+zones = views.qualified(thresholds.zones_part(study, "threshold_only").rows(), "thresholds", ["pixel_f1"])
+note.show(zones.pivot(index=["method", "category"], columns="thresholds", values="pixel_f1") if len(zones) else zones,
+          "zones", empty="no masks, so no pixel F1")
 
 # %% [markdown]
+# Zones pay where normal images vary much more in one part of the picture than in another. They divide the calibration
+# images among nine thresholds, so with few images they cost more than they give.
+#
 # ## What we found
 #
-# A threshold can be moved back, a lost ranking cannot: where recall and specificity cannot both be had, no rule helps.
+# Computed from `metrics.csv` of this run and of the study on real images:
 
 # %%
-write_metrics(study)
-own = change[change.macro & change.metric.isin(["specificity", "recall"])]
-print("\n".join(f"{r.method}: {r.metric} {r.value:+.2f} [{r.ci_low:+.2f}, {r.ci_high:+.2f}] on average over categories"
-                for r in own.itertuples()))
+from nbhelpers.report import sentences
+
+note.tell(sentences.change, "no_adaptation", "threshold_only", "specificity")
+note.tell(sentences.change, "no_adaptation", "threshold_only", "balanced_accuracy")
+note.beside("threshold_only", ["recall", "specificity", "balanced_accuracy"], against="no_adaptation")
 assert (change[change.metric == "image_auroc"].value == 0).all(), "the ranking changed without a new model"
+
+# %% [markdown]
+# The table holds differences. A threshold can be moved back, a lost ranking cannot: where balanced accuracy shows no
+# change, the new threshold exchanged misses for false alarms and won nothing.

@@ -9,13 +9,13 @@
 # %% [markdown]
 # # 10 · How much does refitting recover?
 #
-# **Question.** The model is fitted again on shifted images, and its threshold calibrated on shifted validation images.
-# How much of what the shift cost comes back, beyond what a new threshold gave, and what stays lost?
+# **Question.** The model is fitted again on shifted images, and its threshold calibrated on shifted validation
+# images. How much of what the shift cost comes back, beyond what a new threshold gave, and what stays lost?
 #
 # **Reads** stored predictions (fits what is missing). **Writes** `shift_with_adaptation_results.json`, its rows of
 # `metrics.csv` and the recovery tables to `outputs/<profile>/results/`.
 #
-# **Takes** seconds on stored predictions; no GPU. **Before this:** 04, 05, 09. **After:** 12.
+# **Takes** seconds on stored predictions; no GPU. **Before this:** 04, 05, 06, 09. **After:** 12.
 #
 # [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/anomaly-shift-study/blob/v0.1.0/notebooks/10_full_adaptation.ipynb)
 
@@ -50,27 +50,10 @@ sys.path.insert(0, str(ROOT))
 os.chdir(ROOT)
 
 # %%
-import pandas as pd
+from nbhelpers.notebook import open_notebook
 
-from nbhelpers.analyses.all import run_scenario, write_metrics
-from nbhelpers.analyses.differences import difference, recovered
-from nbhelpers.analyses.method_tests import compare
-from nbhelpers.analyses.scenarios import evaluate_cell, tested
-from nbhelpers.figures.comparisons import SHIFT_PATH, plot_differences, plot_scenario_lines
-from nbhelpers.figures.images import one_of_each, plot_before_and_after, shared_limits
-from nbhelpers.figures.scores import plot_roc_pr
-from nbhelpers.figures.style import save_figure, use_style
-from nbhelpers.files import write_csv
-from nbhelpers.results.numbers import Results
-from nbhelpers.results.views import printed, qualified, with_intervals
-from nbhelpers.scenarios import COMPARISONS
-from nbhelpers.study import open_study
-
-NOTEBOOK, SCENARIO = "10_full_adaptation", "full_adaptation"
-study = open_study(profile, overrides)
-method = method if method in study.config.methods else study.config.methods[0]
-use_style()
-study.describe()
+note = open_notebook("10_full_adaptation", profile, overrides)
+study, method = note.study, note.chosen(method)
 
 # %% [markdown]
 # ## The protocol
@@ -79,106 +62,140 @@ study.describe()
 # done with labels of the new domain.
 
 # %%
-results = {name: run_scenario(study, name) for name in SHIFT_PATH}
-print(with_intervals(results[SCENARIO], ["image_auroc", "f1", "recall", "specificity", "aupro"]).to_string())
+from nbhelpers.analyses.all import run_scenario
+from nbhelpers.figures import comparisons, images, scores
+from nbhelpers.results import views
+
+results = {name: run_scenario(study, name) for name in comparisons.SHIFT_PATH}
+after = results["full_adaptation"]
+note.show(views.with_intervals(after, ["image_auroc", "f1", "recall", "specificity", "aupro"]), "metrics")
 
 # %% [markdown]
-# ## From scenario to scenario
+# Compare it with the first table of notebook 07 (before the shift) and of notebook 08 (under the shift, with nothing
+# adapted). It should lie between the two.
 #
-# Bands are bootstrap intervals. Between `no adaptation` and `threshold only` the ranking cannot move.
+# ## From scenario to scenario
 
 # %%
-metrics = [name for name in ("image_auroc", "aupro", "recall", "specificity")
-           if name in set(results[SCENARIO].metric)]
-fig = plot_scenario_lines(Results(pd.concat(results.values())), metrics)
-_ = save_figure(fig, study.figure_path(NOTEBOOK, "scenarios"))
+import pandas as pd
+
+from nbhelpers.results.numbers import Results
+
+there = [name for name in ("image_auroc", "aupro", "recall", "specificity") if name in set(after.metric)]
+note.save(comparisons.plot_scenario_lines(Results(pd.concat(results.values())), there), "scenarios")
 
 # %% [markdown]
+# Bands are bootstrap intervals. From the second point of a line to the third, the ranking cannot move, since only the
+# threshold is another one; the step to the fourth point is what the new model adds.
+#
 # ## Degradation, contributions, and what stays lost
 #
-# Paired: every image and its shifted twin are redrawn together. A whisker that crosses 0 leaves it open whether there
-# is a difference.
+# Paired: every image and its shifted twin are redrawn together.
 
 # %%
-steps = [pair for pair in COMPARISONS if set(pair) <= set(SHIFT_PATH)]
+from nbhelpers.analyses.differences import difference, recovered
+from nbhelpers.scenarios import COMPARISONS
+
+steps = [pair for pair in COMPARISONS if set(pair) <= set(comparisons.SHIFT_PATH)]
 changes = pd.concat([difference(study, *pair) for pair in steps])
-write_csv(study.config.output_dir / "results" / NOTEBOOK / "differences.csv", changes)
-for metric in ("image_auroc", "specificity"):
-    fig = plot_differences(Results(pd.concat([*results.values(), changes])), metric)
-    _ = save_figure(fig, study.figure_path(NOTEBOOK, f"differences_{metric}"))
-
-# %%
-model = changes[(changes.scenario == SCENARIO) & (changes.against == "threshold_only")]
-print(with_intervals(model, ["image_auroc", "f1", "specificity", "balanced_accuracy", "aupro"]).to_string())
+note.write(changes, "differences")
+everything = Results(pd.concat([*results.values(), changes]))
+note.save({name: comparisons.plot_differences(everything, name) for name in ("image_auroc", "specificity")},
+          "differences")
 
 # %% [markdown]
+# Left of the line is a loss, right of it a gain. A whisker that crosses the line leaves it open whether there is a
+# difference. The last row of each figure is what is still lost after everything was adapted. What the new model adds
+# to a new threshold, in numbers:
+
+# %%
+model = changes[(changes.scenario == "full_adaptation") & (changes.against == "threshold_only")]
+note.show(views.with_intervals(model, ["image_auroc", "f1", "specificity", "balanced_accuracy", "aupro"]), "model_adds")
+
+# %% [markdown]
+# Only a new model can give back ranking (AUROC) and localisation (AUPRO). An interval above 0 says that it does; one
+# that contains 0 leaves it open.
+#
 # ## What share of the loss comes back?
 #
-# Given only where the loss is one (its paired interval lies below 0): a share of a loss that may be none means nothing.
-# 1 is all of it, 0 nothing, below 0 it got worse.
+# A share is given only where the loss is one, that is where its paired interval lies below 0: a share of a loss that
+# may be none means nothing. 1 is all of it, 0 nothing, and below 0 it got worse.
 
 # %% tags=["nbval-ignore-output"]
 shares = recovered(study)
-write_csv(study.config.output_dir / "results" / NOTEBOOK / "recovered.csv", shares)
-table = qualified(shares, "metric", ["recovered_share"], interval=True)
-print(table.pivot(index=["method", "category", "metric"], columns="scenario", values="recovered_share")
-      .fillna("-").to_string() if len(table) else "nothing was surely lost, so there is nothing to recover")
+note.write(shares, "recovered")
+wide = views.qualified(shares, "metric", ["recovered_share"], interval=True)
+note.show(wide.pivot(index=["method", "category", "metric"], columns="scenario", values="recovered_share").fillna("-")
+          if len(wide) else wide, "recovered_wide", empty="nothing was surely lost, so there is nothing to recover")
 ranking = (shares.detail_value == "image_auroc") & (shares.scenario == "threshold_only")
 assert (shares[ranking].value == 0).all(), "a threshold moved the ranking"
 
 # %% [markdown]
+# The two columns on the right are the two adaptations. Shares beyond 1 are possible: a model that is fitted on varied
+# images may be better than the clean one was.
+#
 # ## Is one method better than another?
 #
 # On the same images: DeLong's test of the ranking, sign flips of AUPIMO image by image, McNemar's test of the
-# decisions; p values adjusted by Holm over all categories. Below 0.05 the methods differ there; above it this study
-# does not tell them apart.
+# decisions; p values are adjusted by Holm over all categories.
 
 # %% tags=["trained"]
-tests = compare(study, *SHIFT_PATH) if len(study.config.methods) > 1 else None
-if tests is not None:
-    write_csv(study.config.output_dir / "results" / NOTEBOOK / "method_tests.csv", tests)
-    shown = printed(tests)
-    shown = shown[shown.metric.isin(["image_auroc", "p_delong_holm", "p_permutation_holm", "p_mcnemar_holm"])]
-    print(shown.pivot(index=["method", "scenario", "category"], columns="metric", values="value")
-          .reindex(SHIFT_PATH, level="scenario").round(2).to_string())
+from nbhelpers.analyses.method_tests import compare
+
+if len(study.config.methods) > 1:
+    pairs = views.printed(compare(study, *comparisons.SHIFT_PATH))
+    pairs = pairs[pairs.metric.isin(["image_auroc", "p_delong_holm", "p_permutation_holm", "p_mcnemar_holm"])]
+    pairs = pairs.pivot(index=["method", "scenario", "category"], columns="metric", values="value").reset_index()
+    note.write(pairs, "method_tests")
+    note.show(pairs[pairs.scenario == "full_adaptation"], "method_tests_full_adaptation")
 
 # %% [markdown]
+# Below 0.05 the methods differ there; above it this study does not tell them apart. The table has the scenario of
+# this notebook, and the CSV has all four.
+#
 # ## Ranking and operating point after refitting
 
 # %%
-cells = {m: {name: evaluate_cell(study, SCENARIO, m, name) for name in study.categories}
-         for m in study.config.methods}
-parts = {m: {name: tested(study, SCENARIO, m, name) for name in study.categories} for m in study.config.methods}
-fig = plot_roc_pr(parts, {m: {n: cell["threshold"]["value"] for n, cell in own.items()} for m, own in cells.items()})
-_ = save_figure(fig, study.figure_path(NOTEBOOK, "roc_pr"))
+tested = note.tested("full_adaptation")
+note.save(scores.plot_roc_pr(tested, note.thresholds("full_adaptation")), "roc_pr")
 
 # %% [markdown]
+# The dots should have come back to the upper left, where they were in notebook 07.
+#
 # ## The same shifted parts, before and after
 #
-# Two defects of each category: the shifted image, the clean model's map, the refitted model's map. Each model has its
-# own colour scale a category, since its scores have their own unit.
+# Two defects of each category: the shifted image, the clean model's map, the refitted model's map.
 
 # %%
-old = {name: tested(study, "no_adaptation", method, name) for name in study.categories}
-limits = {name: [shared_limits(old[name]), shared_limits(parts[method][name])] for name in study.categories}
-columns = [(sample, old[name], limits[name][0], parts[method][name], limits[name][1]) for name in study.categories
-           for sample in one_of_each(study.split(name, "shift")["test"], 2)]
-fig = plot_before_and_after(columns)
-_ = save_figure(fig, study.figure_path(NOTEBOOK, f"{method}_before_and_after"))
+clean_model = note.tested("no_adaptation")[method]
+scales = [note.limits(method, name) for name in ("no_adaptation", "full_adaptation")]
+columns = [(sample, clean_model[name], scales[0][name], tested[method][name], scales[1][name])
+           for name in study.categories for sample in images.one_of_each(study.split(name, "shift")["test"], 2)]
+note.save(images.plot_before_and_after(columns), f"{method}_before_and_after")
 
 # %% [markdown]
+# Each model has its own colour scale per category, since its scores have their own unit. A map that was bright
+# everywhere and is now bright inside the outline shows what the model has learned: that this light and this place are
+# normal.
+#
 # ## What we found
 #
-# What refitting adds beyond a new threshold, and what even refitting leaves lost.
+# Computed from `metrics.csv` of this run and of the study on real images. First what a new model adds to a new
+# threshold, then what is still lost:
 
 # %%
-write_metrics(study)
-for before, after in (("threshold_only", SCENARIO), ("clean", SCENARIO)):
-    own = changes[(changes.scenario == after) & (changes.against == before) & changes.macro
-                  & (changes.metric == "image_auroc")]
-    print("\n".join(f"{COMPARISONS[before, after]}: {r.method} {r.value:+.2f} [{r.ci_low:+.2f}, {r.ci_high:+.2f}] "
-                    "image AUROC on average over categories" for r in own.itertuples()))
+from nbhelpers.report import sentences
+
+note.tell(sentences.change, "threshold_only", "full_adaptation", "image_auroc")
+note.tell(sentences.change, "clean", "full_adaptation", "image_auroc")
+note.beside("full_adaptation", ["image_auroc", "aupro", "specificity"], against="threshold_only")
+
+# %% [markdown]
+# The table holds what the new model adds. Where the second list still shows a loss, the shifted images are harder in
+# themselves, or too few to learn from.
+
+# %%
 auroc = changes[changes.metric == "image_auroc"]
 total = auroc.pivot(index=["method", "category"], columns=["against", "scenario"], values="value")
-gap = total[steps[:3]].sum(axis=1) - total["clean", SCENARIO]
+gap = total[steps[:3]].sum(axis=1) - total["clean", "full_adaptation"]
 assert gap.abs().max() < 1e-9, "the steps do not add up"

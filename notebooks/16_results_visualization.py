@@ -11,8 +11,8 @@
 #
 # **Question.** What does the whole study say, method by method and scenario by scenario, and how sure is it?
 #
-# **Reads** stored results and predictions (evaluates a scenario that is missing). **Writes** `report/report.html`, one
-# page that stands alone, every table as CSV, Markdown and LaTeX, and every figure as PNG and PDF to
+# **Reads** stored results and predictions (evaluates a scenario that is missing). **Writes** `report/report.html`,
+# one page that stands alone, every table as CSV, Markdown and LaTeX, and every figure as PNG and PDF to
 # `outputs/<profile>/report/`.
 #
 # **Takes** about a minute on stored results; no GPU. **Before this:** 07 to 12.
@@ -49,147 +49,169 @@ sys.path.insert(0, str(ROOT))
 os.chdir(ROOT)
 
 # %%
-import pandas as pd
+from nbhelpers.notebook import open_notebook
 
-from nbhelpers.figures.comparisons import (
-    plot_differences,
-    plot_heatmaps,
-    plot_image_against_pixel,
-    plot_promised_and_realised,
-    plot_scenario_lines,
-    plot_threshold_transfer,
-)
-from nbhelpers.figures.images import shared_limits
-from nbhelpers.figures.style import use_style
-from nbhelpers.figures.surest import plot_best_and_worst
-from nbhelpers.report.build import complete, stored_results, tested, write_report, write_tables
-from nbhelpers.report.tables import compare_models
-from nbhelpers.results.numbers import label
-from nbhelpers.results.table import plain
-from nbhelpers.scenarios import SCENARIOS
-from nbhelpers.study import open_study
-
-study = open_study(profile, overrides)
-use_style()
-study.describe()
+note = open_notebook("16_results_visualization", profile, overrides)
+study = note.study
 
 # %% [markdown]
 # ## Is everything there?
 #
-# The report stands on the results that the notebooks before this one left. What was made from other settings or images
-# is not used: it is evaluated again here, or, by `scripts/generate_report_tables.py`, refused.
+# The report stands on the results that the notebooks before this one left. What was made from other settings or
+# images is not used: here it is evaluated again; `scripts/generate_report_tables.py` refuses it.
 
 # %%
-complete(study)
-stored = stored_results(study)
+from nbhelpers.report import build
+from nbhelpers.results.numbers import label
+
+build.complete(study)
+stored = build.stored_results(study)
 results = stored.results
 print("scenarios:", ", ".join(map(label, results.scenarios)))
 print("methods:", ", ".join(map(label, results.methods)))
 
 # %% [markdown]
+# These are in the report. A scenario or a method that is missing was not configured.
+#
 # ## Who ranks best, and is it shown?
 #
-# Macro averages with their intervals. A difference is claimed only where DeLong's test, Holm-corrected, names a
-# category; the report ranks methods by these values, and a rank alone claims nothing.
+# Macro averages with their intervals, first on clean images.
 
 # %% tags=["nbval-ignore-output"]
-ranked = compare_models(results).sort_values(["scenario", "method"])
-print(ranked.drop(columns=["rank", "n_images"]).round(2).to_string(index=False))
+from nbhelpers.report.tables import compare_models
+
+ranked = compare_models(results)
+note.write(ranked, "compare_models")
+first = ranked[ranked.scenario == results.scenarios[0]].sort_values("method")
+note.show(first.drop(columns=["rank", "n_images"]))
 assert not ranked.duplicated(["scenario", "method"]).any(), "a method is ranked twice"
 assert ranked.image_auroc.between(ranked.ci_low, ranked.ci_high).all(), "a value lies outside its interval"
 
 # %% [markdown]
+# A difference is claimed only where DeLong's test, corrected by Holm, names a category; a rank alone claims nothing.
+# The CSV has every scenario.
+#
 # ## Every table
 #
-# A family of results that was not computed has no table; here are the ones there are.
+# A family of results that was not computed has no table; here are those that there are.
 
 # %%
-tables = write_tables(study, stored)
+tables = build.write_tables(study, stored)
 print("\n".join(f"{table.name}: {table.caption}" for table in tables.values()))
 
 # %% [markdown]
-# ## Methods, categories, scenarios
+# Each of them is written as CSV (to compute with), Markdown (to paste) and LaTeX (to print).
 #
-# One colour scale: 0.5 is chance, 1 is perfect.
+# ## Methods, categories, scenarios
 
 # %%
-fig = plot_heatmaps(results, "image_auroc", (0.5, 1.0))
+from nbhelpers.figures import comparisons
+
+note.save(comparisons.plot_heatmaps(results, "image_auroc", (0.5, 1.0)), "heatmap_image_auroc")
 
 # %% [markdown]
-# ## From scenario to scenario
+# One colour scale for all panels: 0.5 is chance and 1 is perfect. Compare a cell with the same cell of the next
+# panel.
 #
-# Bands are the intervals of each value. Whether a change is one is for the paired differences below: their images are
-# redrawn together.
+# ## From scenario to scenario
 
 # %%
 lines = [name for name in ("image_auroc", "aupro", "balanced_accuracy") if name in set(results.table.metric)]
-fig = plot_scenario_lines(results, lines)
+note.save(comparisons.plot_scenario_lines(results, lines), "scenario_lines")
+
+# %% [markdown]
+# Bands are the intervals of each value. Whether a change is one is a question for the paired differences, whose
+# images are redrawn together:
 
 # %%
 if "differences" in tables:
-    fig = plot_differences(results, "image_auroc")
+    note.save(comparisons.plot_differences(results, "image_auroc"), "differences_image_auroc")
 
 # %% [markdown]
-# ## Ranking against localisation
+# A whisker that does not cross the line is a change that the images of this run show.
 #
-# A method in the lower right calls the right images, and points at the wrong places.
+# ## Ranking against localisation
 
 # %%
 if "aupro" in lines:
-    fig = plot_image_against_pixel(results)
+    note.save(comparisons.plot_image_against_pixel(results), "image_against_pixel")
 
 # %% [markdown]
-# ## False alarms: promised, realised, carried elsewhere
+# A method in the lower right of a panel calls the right images and points at the wrong places.
 #
-# Blue dots on the dashed line are kept promises; orange ones are what the shift made of them.
+# ## False alarms: promised, realised, carried elsewhere
 
 # %%
 if "conformal" in tables:
-    fig = plot_promised_and_realised(results)
-
-# %%
+    note.save(comparisons.plot_promised_and_realised(results), "promised_and_realised")
 if "transfer_domains" in tables:
-    fig = plot_threshold_transfer(results, "transfer")
+    note.save(comparisons.plot_threshold_transfer(results, "transfer"), "threshold_transfer")
 
 # %% [markdown]
+# In the first figure, blue dots on the dashed line are promises that were kept, and orange ones are what the shift
+# made of them. The second has false alarms and misses with a threshold from the other domain.
+#
 # ## Where the methods are surest, right and wrong
 #
-# One category under the shift, the threshold as it was. The number is the score minus the threshold; green outlines the
-# true defect. Maps are laid over the images, the denser the hotter, on one scale a method.
+# One category under the shift, with the threshold as it was.
 
 # %%
+from nbhelpers.figures.surest import plot_best_and_worst
+from nbhelpers.scenarios import SCENARIOS
+
 scenario = "no_adaptation" if "no_adaptation" in results.scenarios else results.scenarios[0]
 category = study.categories[0]
-parts, thresholds = tested(study, scenario)
-own = {method: parts[method][category] for method in study.config.methods}
+parts, thresholds = build.tested(study, scenario)
+limits = {method: note.limits(method, scenario)[category] for method in study.config.methods}
 samples = study.split(category, SCENARIOS[scenario].test_domain)["test"]
-fig = plot_best_and_worst(samples, own, {method: thresholds[method][category] for method in own},
-                          {method: shared_limits(part) for method, part in own.items()}, count=6)
+note.save(plot_best_and_worst(samples, {method: part[category] for method, part in parts.items()},
+                              {method: own[category] for method, own in thresholds.items()}, limits, count=6), "surest")
 
 # %% [markdown]
+# The number is the score minus the threshold; green outlines the true defect. Maps are laid over the images, the
+# denser the hotter, on one scale per method. The sure errors are the interesting ones: no threshold would have
+# avoided them.
+#
 # ## The report
 #
 # All of it again, and what this notebook leaves out, on one page. Every number in it names the row of `metrics.csv`
 # that it was read from.
 
 # %%
-path = write_report(study)
+path = build.write_report(study)
 print(path.relative_to(study.config.workspace_dir))
 
 # %% [markdown]
+# Open it in a browser; it needs no other file.
+#
 # ## What we found
 #
-# The written tables hold the numbers of `metrics.csv` and no other.
+# The whole study in a few sentences, computed from `metrics.csv` of this run and of the study on real images:
 
 # %%
-page = path.read_text(encoding="utf-8")
-keys = ["scenario", "method", "category", "macro"]
+from nbhelpers.report import sentences
+
+note.tell(sentences.summary)
+
+# %% [markdown]
+# A change or a difference is claimed only where its interval excludes 0. Where this run and the real images disagree,
+# believe the one with more test images.
+
+# %%
+import pandas as pd
+
+from nbhelpers.results.table import plain
+
+page, keys = path.read_text(encoding="utf-8"), ["scenario", "method", "category", "macro"]
 written = pd.read_csv(path.parent / "tables" / "results.csv", dtype={"category": str}, keep_default_na=False,
                       na_values={"image_auroc": [""]}).set_index(keys)
 rows = plain(results.table)
 rows = rows[rows.scenario.isin(results.scenarios) & (rows.metric == "image_auroc")].set_index(keys)
 gaps = (written.image_auroc - rows.value).abs()
-print(f"{len(tables)} tables, numbers as in metrics.csv: {(gaps < 1e-5).all()}")
+print(f"{len(tables)} tables; their numbers are those of metrics.csv: {'yes' if (gaps < 1e-5).all() else 'no'}")
 assert len(gaps) == len(rows) and (gaps < 1e-5).all(), "a table of the report is not the table of results"
 assert "<script" not in page and page.count("<img") > 0, "the page does not stand alone"
 assert all(f">{label(method)}<" in page for method in results.methods), "a method is not in the report"
+
+# %% [markdown]
+# The last line and its checks hold the report to the table of results: no number in it is typed in.

@@ -14,6 +14,9 @@ number within a tolerance of its own:
 * any other number may differ by ``SPREAD``; a share of few images, in a table that states how many
   in a column ``n`` or ``images``, by at least what one image more or less makes of it, 1 / n.
 
+The verdict of a sentence about a trained network ("falls for", "shows no change for") may be
+another one, since it follows from an interval that may move.
+
 All other lines are compared to the letter, except that the bounds of an interval may differ by
 ``BOUND``: in a few of many resamples a threshold lies between two scores that rounding swaps.
 """
@@ -21,6 +24,7 @@ All other lines are compared to the letter, except that the bounds of an interva
 import re
 
 from nbhelpers.methods import METHODS
+from nbhelpers.report.sentences import VERDICTS
 
 TAG = "trained"
 NAMES = {name for row in METHODS.values() for name in (row.name, row.label)}
@@ -37,6 +41,7 @@ TRAINED = re.compile(
 NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:,\d{3})*(?:\.\d+)?(?![\w.]*\w)")
 P_VALUE = re.compile(r"p$|p_|.*_pvalue$")
 IMAGES = ("n", "images")
+VERDICT = re.compile("|".join(map(re.escape, VERDICTS.values())))
 INTERVAL = re.compile(r"\s*\[([-+]?[\d.]+), ([-+]?[\d.]+)\]")
 
 #: How far apart two trainings may be that differ in the processor or the seed alone: decimals
@@ -96,7 +101,7 @@ def _agree(new: str, stored: str, header: dict[int, str], loose: bool, jumps: bo
         loose: Whether every number has a tolerance, or the bounds of intervals alone.
         jumps: Whether p values may be others.
     """
-    if " ".join(NUMBER.sub("#", new).split()) != " ".join(NUMBER.sub("#", stored).split()):
+    if _words(new, loose) != _words(stored, loose):
         return False
     half_width, left = 0.0, 0  # of an interval, and how many of its numbers are still to come
     images = next(
@@ -127,6 +132,12 @@ def _agree(new: str, stored: str, header: dict[int, str], loose: bool, jumps: bo
             return False
         left -= 1
     return True
+
+
+def _words(line: str, loose: bool) -> list[str]:
+    """Give the words of a line without its numbers, and in a loose one without its verdicts."""
+    words = NUMBER.sub("#", line)
+    return (VERDICT.sub("<verdict>", words) if loose else words).split()
 
 
 def _spread(number: str, images: int) -> float:

@@ -22,6 +22,7 @@ TAGS = {
     "nbval-skip",
 }
 MAX_LINES = 30
+MAX_NAMES = 15
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 
 
@@ -119,14 +120,15 @@ def test_opening_says_question_reads_writes_and_time(notebook):
         assert word in notebook.cells[0].source, f"the first cell lacks {word}"
 
 
-def test_study_is_opened_once_and_so_seeded(notebook):
+def test_study_is_opened_once_under_its_name_and_so_seeded(script, notebook):
     calls = [
         node
         for cell in code_cells(notebook)
         for node in ast.walk(ast.parse(cell.source))
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "open_study"
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "open_notebook"
     ]
-    assert [ast.unparse(call) for call in calls] == ["open_study(profile, overrides)"]
+    expected = f"open_notebook({script.stem!r}, profile, overrides)"
+    assert [ast.unparse(call) for call in calls] == [expected]
 
 
 def test_cells_are_short_plain_python_that_defines_nothing(notebook):
@@ -137,6 +139,38 @@ def test_cells_are_short_plain_python_that_defines_nothing(notebook):
             assert not isinstance(node, kinds), f"{node.name} belongs into nbhelpers"
             wild = isinstance(node, ast.ImportFrom) and node.names[0].name == "*"
             assert not wild, f"import * from {node.module}"
+
+
+def test_no_cell_loops_or_dumps_a_table(notebook):
+    for cell in code_cells(notebook):
+        tree = ast.parse(cell.source)
+        assert not any(isinstance(node, ast.For | ast.While) for node in tree.body), (
+            f"a loop belongs into nbhelpers:\n{cell.source}"
+        )
+        assert "to_string" not in cell.source, f"note.show shows a table:\n{cell.source}"
+
+
+def test_few_names_are_imported(notebook):
+    tags = {"bootstrap", "parameters"}
+    names = [
+        alias.name
+        for cell in code_cells(notebook)
+        if not tags & set(cell.metadata.get("tags", ()))
+        for node in ast.walk(ast.parse(cell.source))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    ]
+    assert len(names) <= MAX_NAMES, f"{len(names)} names: {', '.join(names)}"
+
+
+def test_what_a_cell_shows_is_read_in_a_sentence(twin):
+    cells = twin.cells
+    for place, cell in enumerate(cells):
+        if cell.cell_type != "code" or not cell.outputs or place < 4:  # the set-up comes first
+            continue
+        after = cells[place + 1 :]
+        assert after and after[0].cell_type == "markdown", f"nobody reads it:\n{cell.source}"
+        assert not after[0].source.startswith("#"), f"a heading follows:\n{cell.source}"
 
 
 def test_tags_are_known(notebook):
@@ -183,10 +217,9 @@ def test_twin_has_no_widget_error_or_vector_figure(twin):
 def test_every_figure_is_in_the_twin(twin):
     # a helper that leaves matplotlib's interactive state changed would take them out without a word
     for cell in code_cells(twin):
-        names = [
-            node.targets[0].id
+        saved = sum(
+            isinstance(node, ast.Call) and ast.unparse(node.func) == "note.save"
             for node in ast.walk(ast.parse(cell.source))
-            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
-        ]
+        )
         images = [output for output in cell.outputs if "image/png" in output.get("data", {})]
-        assert not {"fig", "figures"} & set(names) or images, f"no figure:\n{cell.source}"
+        assert len(images) >= saved, f"{saved} figures saved, {len(images)} shown:\n{cell.source}"

@@ -105,6 +105,14 @@ def test_tolerance_grows_with_the_number(stored, allowed, wrong):
     assert not same(line.format(f"{wrong:.2f}"), line.format(stored))
 
 
+def test_only_a_trained_network_may_have_another_verdict():
+    said = "  The macro F1 falls for {} (0.60 to 0.50, difference -0.10 [-0.19, -0.01]).\n"
+    other = said.replace("falls for", "shows no change for").replace("-0.01", "+0.01")
+    assert same(other.format("CNN AE"), said.format("CNN AE"))
+    assert not same(other.format("PaDiM"), said.format("PaDiM"))
+    assert not same(said.format("CNN AE").replace("to", "or"), said.format("CNN AE"))
+
+
 def test_names_are_whole_words():
     assert not same("mae_cnn 0.50\n", "mae_cnn 0.51\n") and same("ae_cnn 0.50\n", "ae_cnn 0.51\n")
 
