@@ -200,7 +200,7 @@ note.save(comparisons.plot_promised_and_realised(Results(promises)), "promised_a
 # validation images; 0 keeps the clean threshold.
 
 # %%
-repaired = thresholds.mending_part(study).rows()
+repaired = thresholds.recalibration_part(study).rows()
 note.save(comparisons.plot_recalibration(Results(repaired)), "recalibration")
 
 # %% [markdown]

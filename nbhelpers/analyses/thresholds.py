@@ -40,7 +40,7 @@ RULE_METRICS = {
     "degenerate": "degenerate",
 }
 #: Numbers of good images of the new domain that a threshold is calibrated again on.
-MENDING_SIZES = (0, 5, 10, 20, 30, 50, 100)
+RECALIBRATION_SIZES = (0, 5, 10, 20, 30, 50, 100)
 
 
 def _cells(study: Study, *names: str) -> list[str]:
@@ -214,7 +214,7 @@ def promises_part(study: Study, scenario: str) -> Part:
     )
 
 
-def mending_part(study: Study) -> Part:
+def recalibration_part(study: Study) -> Part:
     """Rows ``realised_fpr`` and ``promised_fpr`` of each number ``recalibrated_on``.
 
     They say how many good images of the shifted domain it takes to keep the largest target again.
@@ -234,7 +234,7 @@ def mending_part(study: Study) -> Part:
             )
             if clean_good.size < min_calibration(target):
                 continue
-            sizes = [n for n in MENDING_SIZES if n < shifted_good.size] + [shifted_good.size]
+            sizes = [n for n in RECALIBRATION_SIZES if n < shifted_good.size] + [shifted_good.size]
             curve = recalibration_curve(
                 clean_good,
                 shifted_good,
@@ -260,7 +260,7 @@ def mending_part(study: Study) -> Part:
     return make_part(
         study,
         __name__,
-        "mending",
+        "recalibration",
         make,
         cells=_cells(study, "no_adaptation", "threshold_only"),
         targets=settings.target_fprs,
@@ -356,7 +356,7 @@ def parts(study: Study) -> list[Part]:
     for name in per_category:
         all_of_them += [promises_part(study, name), zones_part(study, name)]
     if {"no_adaptation", "threshold_only"} <= set(per_category):
-        all_of_them.append(mending_part(study))
+        all_of_them.append(recalibration_part(study))
     if {"clean", "threshold_only"} <= set(per_category):
         all_of_them.append(transfer_part(study))
     return all_of_them

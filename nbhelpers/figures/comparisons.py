@@ -29,7 +29,7 @@ from nbhelpers.figures.panels import (
 from nbhelpers.figures.style import DOMAIN_COLORS, method_colors
 from nbhelpers.methods import METHOD_ORDER
 from nbhelpers.results.numbers import Number, Results, in_order, label
-from nbhelpers.results.table import MACRO, MENDING, PROMISE, TRANSFER
+from nbhelpers.results.table import MACRO, RECALIBRATED, PROMISE, TRANSFER
 from nbhelpers.scenarios import COMPARISONS
 
 MARKERS = "osD^vP*X<>"
@@ -406,7 +406,7 @@ def plot_recalibration(results: Results) -> Figure:
     Args:
         results: Rows ``realised_fpr`` with the number of images that recalibrated.
     """
-    numbers = results.where(metric="realised_fpr", detail=MENDING)
+    numbers = results.where(metric="realised_fpr", detail=RECALIBRATED)
     categories = list(dict.fromkeys(number.category for number in numbers))
     methods = _methods(numbers)
     figure, axes = _small_panels(1, len(categories), 2.6, 2.3, sharey=True)

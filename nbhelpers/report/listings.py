@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from nbhelpers.report.formats import Cell, Field, ReportTable, Row, made_table
 from nbhelpers.results.numbers import Number, Results, label
-from nbhelpers.results.table import HEAD_METRICS, MACRO, MENDING, PROMISE, TRANSFER
+from nbhelpers.results.table import HEAD_METRICS, MACRO, RECALIBRATED, PROMISE, TRANSFER
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ THRESHOLD_LISTINGS = (
         "recalibration",
         "The realised false positive rate after the threshold was calibrated again on this many "
         "good images of the new domain.",
-        MENDING,
+        RECALIBRATED,
         ("realised_fpr",),
     ),
     Listing(

@@ -44,10 +44,14 @@ COLUMNS = (*KEYS, *NUMBERS)
 MACRO = ""
 #: Details that hold two texts: a promised false positive rate by a rule, the same after
 #: recalibration, and a threshold carried from one domain to another.
-PROMISE, MENDING, TRANSFER = ("rule+target", "recalibrated_on+target", "threshold_from+tested_on")
+PROMISE, RECALIBRATED, TRANSFER = (
+    "rule+target",
+    "recalibrated_on+target",
+    "threshold_from+tested_on",
+)
 COMPOUND = {
     PROMISE: ("rule", "target"),
-    MENDING: ("recalibrated_on", "target"),
+    RECALIBRATED: ("recalibrated_on", "target"),
     TRANSFER: ("threshold_from", "tested_on"),
 }
 #: The metrics by which an autoencoder's heads are compared.

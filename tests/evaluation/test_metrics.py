@@ -16,7 +16,7 @@ from nbhelpers.evaluation.metrics import (
 
 
 def heavy_tailed(seed=0, images=12, side=40, digits=None):
-    """Maps whose defects score up to thousands (P08), some images good, regions of many sizes."""
+    """Maps whose defects score up to thousands, some images good, regions of many sizes."""
     rng = np.random.default_rng(seed)
     maps, masks = (
         rng.lognormal(0, 0.7, (images, side, side)),
@@ -232,7 +232,7 @@ def test_perfect_maps_are_exactly_one():
 
 
 def test_good_images_count_for_the_false_positive_rate():
-    """P03: dropping the good images changes the metric, so they are part of the protocol."""
+    """Dropping the good images changes the metric, so they are part of the protocol."""
     maps, masks = heavy_tailed(3)
     maps[masks.sum(axis=(1, 2)) == 0] *= 3  # false alarms on good images only
     seen = masks.any(axis=(1, 2))

@@ -19,7 +19,7 @@ from nbhelpers.figures.scores import plot_metric_bars  # noqa: E402
 from nbhelpers.figures.style import DOMAIN_COLORS, METHOD_COLORS
 from nbhelpers.predictions import Predictions  # noqa: E402
 from nbhelpers.results.numbers import Results  # noqa: E402
-from nbhelpers.results.table import MACRO, MENDING, PROMISE, TRANSFER, as_table, plain, to_rows  # noqa: E402
+from nbhelpers.results.table import MACRO, RECALIBRATED, PROMISE, TRANSFER, as_table, plain, to_rows  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -198,7 +198,7 @@ def test_rules_show_macro_averages_and_leave_refused_ones_empty(tidy):
     [
         (lambda own: comparison_plots.plot_threshold_transfer(own, "transfer"), TRANSFER, 2 * 2),
         (comparison_plots.plot_promised_and_realised, PROMISE, 2 * 3),
-        (comparison_plots.plot_recalibration, MENDING, 3),
+        (comparison_plots.plot_recalibration, RECALIBRATED, 3),
         (comparison_plots.plot_rules, "rule", 2),
     ],
 )

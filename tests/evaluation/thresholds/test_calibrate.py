@@ -19,7 +19,7 @@ from nbhelpers.evaluation.thresholds.calibrate import (
 
 
 def test_plateau_centre_of_the_published_case():
-    """Hazelnut of the reference study (P09): normals up to 381.33, defects from 403.72; not 382.27."""
+    """Hazelnut of the reference study: normals up to 381.33, defects from 403.72; not 382.27."""
     scores = [300.0, 381.33, 403.72, 708.1]
     threshold = f1_optimal([0, 0, 1, 1], scores)
     assert threshold.value == pytest.approx((381.33 + 403.72) / 2)
@@ -110,7 +110,7 @@ def test_hopeless_scores_are_degenerate(labels, scores):
     ("labels", "words"), [([1, 1, 1], "0 good and 3"), ([0, 0, 0], "3 good and 0")]
 )
 def test_one_class_is_refused(labels, words):
-    """P21: on defects alone any low threshold has precision 1."""
+    """On defects alone any low threshold has precision 1."""
     with pytest.raises(DataError, match=words):
         f1_optimal(labels, [0.1, 0.2, 0.3])
 

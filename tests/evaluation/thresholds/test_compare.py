@@ -78,7 +78,7 @@ def test_good_val_images_alone_leave_the_rules_that_need_them():
 
 
 def test_the_test_images_do_not_move_a_threshold():
-    """P20, P34: other test images, the same thresholds."""
+    """Other test images, the same thresholds."""
     val = example(0)
     first, second = compare_rules(*val, *example(1)), compare_rules(*val, *example(2))
     same = ["rule", "value", "degenerate", "val_balanced_accuracy"]

@@ -119,7 +119,7 @@ def test_youden_and_balanced_accuracy_are_one_rule_and_the_best(seed):
 
 
 def test_f1_follows_the_share_of_defects_and_balanced_accuracy_does_not():
-    """P10. good 0 2 3 4, defect 1 5: above 0 recall 1 and specificity 1/4, above 4 recall 1/2 and
+    """Scores: good 0 2 3 4, defect 1 5: above 0 recall 1 and specificity 1/4, above 4 recall 1/2 and
     specificity 1.
 
     Balanced accuracy takes the second (0.75 against 0.625), F1 too (2/3 against 4/7). With every
@@ -200,7 +200,7 @@ def test_otsu_has_the_smallest_variance_within_the_two_sides(seed):
 
 
 def test_otsu_ignores_the_labels_and_splits_good_images_too():
-    """P31: 0 0 1 and 9 10 split at 5, whatever the labels say; two of five good images are flagged."""
+    """The scores 0 0 1 and 9 10 split at 5, whatever the labels say; two of five good images are flagged."""
     scores = [0.0, 9.0, 0.0, 1.0, 10.0]
     for labels in ([0] * 5, [0, 1, 0, 1, 0], [1] * 5):
         assert calibrate_threshold(labels, scores, "otsu").value == 5.0
