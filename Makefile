@@ -61,8 +61,10 @@ test: lint
 
 # The study is run again each time, with instruction sets switched off; the stored outputs must hold there too.
 test-processors: .venv/.installed
-	@$(IN_WORKSPACE); export $(NO_AVX); $(RUN_TESTS) || failed=1; $(OUTPUT_TESTS) || failed=1; exit $$failed
-	@$(IN_WORKSPACE); export $(NO_AVX_IMAGES); $(RUN_TESTS) || failed=1; $(OUTPUT_TESTS) || failed=1; exit $$failed
+	@for setting in '$(NO_AVX)' '$(NO_AVX_IMAGES)'; do \
+		( $(IN_WORKSPACE); export $$setting; echo "$$setting"; \
+			$(RUN_TESTS) || failed=1; $(OUTPUT_TESTS) || failed=1; exit $$failed ) || any=1; \
+	done; exit $${any:-0}
 
 quick: lint
 	@exec $(UNIT_TESTS) -m 'not slow'

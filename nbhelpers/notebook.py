@@ -237,22 +237,22 @@ class Notebook:
             *arguments: What it takes besides.
             **options: Likewise, by name.
         """
-        found = {
+        studies = {
             f"This run ({', '.join(self.study.categories)})": self.results,
             f"Real images ({self.real.title})": self.real.results,
         }
         html, lines = [], []
-        for title, results in found.items():
-            said = [
+        for title, results in studies.items():
+            texts = [
                 Markup(text).striptags()
                 for part in _by_method(results)
                 for text in sentences(part, *arguments, **options)
             ]
-            said = list(dict.fromkeys(said)) or ["no such result"]
-            items = "".join(f"<li>{escape(text)}</li>" for text in said)
+            texts = list(dict.fromkeys(texts)) or ["no such result"]
+            items = "".join(f"<li>{escape(text)}</li>" for text in texts)
             html.append(f"<p><b>{escape(title)}</b></p><ul>{items}</ul>")
             # with an ordinary minus sign, so that the comparison knows a number when it sees one
-            lines += [title, *(f"  {text}".replace("\N{MINUS SIGN}", "-") for text in said)]
+            lines += [title, *(f"  {text}".replace("\N{MINUS SIGN}", "-") for text in texts)]
         _display("".join(html), "\n".join(lines))
 
     def beside(
@@ -280,13 +280,13 @@ class Notebook:
         rows: list[tuple[Any, ...]] = []
         studies = {THIS_RUN: self.results} if this_run else {}
         for title, results in (studies | {REAL_IMAGES: self.real.results}).items():
-            found: dict[tuple[str, ...], dict[str, str]] = {}
+            values_by_row: dict[tuple[str, ...], dict[str, str]] = {}
             for number in results.where(scenario=scenario, against=against, against_method=""):
                 if number.metric in metrics and number.macro != by_category:
-                    place = _place(number, methods, details)
-                    if place is not None:
-                        found.setdefault(place, {})[number.metric] = str(number)
-            rows += [(*place, title, values) for place, values in found.items()]
+                    row = _place(number, methods, details)
+                    if row is not None:
+                        values_by_row.setdefault(row, {})[number.metric] = str(number)
+            rows += [(*row, title, values) for row, values in values_by_row.items()]
         names = ["method", "category", *details, "images of"]
         table = pd.DataFrame([row[:-1] for row in rows], columns=names)
         for metric in metrics:
@@ -312,13 +312,13 @@ def _place(
     number: Number, methods: Sequence[str], details: Mapping[str, str]
 ) -> tuple[str, ...] | None:
     """Method, category and details of a row; None where it is not asked for."""
-    own = number.details
-    asked = own.keys() == details.keys() and all(
-        value in ("", own[name]) for name, value in details.items()
+    stated_details = number.details
+    asked = stated_details.keys() == details.keys() and all(
+        value in ("", stated_details[name]) for name, value in details.items()
     )
     if not asked or (methods and number.method not in methods):
         return None
-    return (number.method, number.category, *(own[name] for name in details))
+    return (number.method, number.category, *(stated_details[name] for name in details))
 
 
 def _flat(table: pd.DataFrame) -> pd.DataFrame:
@@ -336,9 +336,9 @@ def _by_method_order(table: pd.DataFrame) -> pd.DataFrame:
     """The rows by their method, or by the first of two that are compared, as methods are told."""
     if "method" not in table:
         return table
-    places = {name: place for place, name in enumerate(METHOD_ORDER)}
+    ranks = {name: rank for rank, name in enumerate(METHOD_ORDER)}
     first = table["method"].astype(str).str.split(" - ").str[0]
-    order = first.map(places).fillna(len(places)).argsort(kind="stable")
+    order = first.map(ranks).fillna(len(ranks)).argsort(kind="stable")
     return table.iloc[order.to_numpy()].reset_index(drop=True)
 
 

@@ -29,7 +29,7 @@ from nbhelpers.figures.panels import (
 from nbhelpers.figures.style import DOMAIN_COLORS, method_colors
 from nbhelpers.methods import METHOD_ORDER
 from nbhelpers.results.numbers import Number, Results, in_order, label
-from nbhelpers.results.table import MACRO, RECALIBRATED, PROMISE, TRANSFER
+from nbhelpers.results.table import MACRO, PROMISE, RECALIBRATED, TRANSFER
 from nbhelpers.scenarios import COMPARISONS
 
 MARKERS = "osD^vP*X<>"

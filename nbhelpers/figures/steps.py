@@ -36,15 +36,15 @@ def plot_framed(
         height, width = image.shape[0] / grid[0], image.shape[1] / grid[1]
         for line in axes[:, column]:
             show_image(line, image, title=name if line is axes[0, column] else "")
-            for row, place in cells:
-                corner = (place * width - 0.5, row * height - 0.5)
+            for row, left in cells:
+                corner = (left * width - 0.5, row * height - 0.5)
                 line.add_patch(
                     Rectangle(corner, width, height, fill=False, edgecolor=FRAME_COLOR, linewidth=1)
                 )
         if around is not None:
-            row, place = cells[0]
+            row, left = cells[0]
             zoom = axes[1, column]
-            zoom.set_xlim((place - around) * width - 0.5, (place + 1 + around) * width - 0.5)
+            zoom.set_xlim((left - around) * width - 0.5, (left + 1 + around) * width - 0.5)
             zoom.set_ylim((row + 1 + around) * height - 0.5, (row - around) * height - 0.5)
     return figure
 
@@ -111,11 +111,23 @@ def plot_gaussian(
     for distance in (1, 2, 3):
         height, width = 2 * distance * np.sqrt(variances)
         axis.add_patch(
-            Ellipse(mean, width, height, angle=angle, fill=False, edgecolor="grey", linewidth=1)
+            Ellipse(
+                (mean[0], mean[1]),
+                width,
+                height,
+                angle=angle,
+                fill=False,
+                edgecolor="grey",
+                linewidth=1,
+            )
         )
-    axis.scatter(*points.T, s=16, color=GOOD_COLOR, label=f"{len(points)} training images")
-    axis.scatter(*mean, marker="+", s=70, color="black", label="their mean")
-    axis.scatter(*tested, marker="X", s=60, color=DEFECT_COLOR, label="the tested image")
+    axis.scatter(
+        points[:, 0], points[:, 1], s=16, color=GOOD_COLOR, label=f"{len(points)} training images"
+    )
+    axis.scatter(mean[0], mean[1], marker="+", s=70, color="black", label="their mean")
+    axis.scatter(
+        tested[0], tested[1], marker="X", s=60, color=DEFECT_COLOR, label="the tested image"
+    )
     axis.set(xlabel="first feature", ylabel="second feature")
     axis.legend(fontsize=8)
     axis.autoscale_view()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from nbhelpers.report.formats import Cell, Field, ReportTable, Row, made_table
 from nbhelpers.results.numbers import Number, Results, label
-from nbhelpers.results.table import HEAD_METRICS, MACRO, RECALIBRATED, PROMISE, TRANSFER
+from nbhelpers.results.table import HEAD_METRICS, MACRO, PROMISE, RECALIBRATED, TRANSFER
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from nbhelpers.figures.scores import plot_metric_bars  # noqa: E402
 from nbhelpers.figures.style import DOMAIN_COLORS, METHOD_COLORS
 from nbhelpers.predictions import Predictions  # noqa: E402
 from nbhelpers.results.numbers import Results  # noqa: E402
-from nbhelpers.results.table import MACRO, RECALIBRATED, PROMISE, TRANSFER, as_table, plain, to_rows  # noqa: E402
+from nbhelpers.results.table import MACRO, PROMISE, RECALIBRATED, TRANSFER, as_table, plain, to_rows  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

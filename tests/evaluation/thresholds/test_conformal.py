@@ -219,7 +219,7 @@ def test_folds_refuse_too_few_groups():
 
 def test_recalibration_curve_by_hand():
     """Old scores 1 to 9, new ones ten higher, alpha 0.1: the old threshold flags all; nine new
-    images mend it.
+    images are enough to repair it.
     """
     old, pool, test = (
         np.arange(1.0, 10.0),
