@@ -32,10 +32,10 @@ def bars(axis):
     """Marks of the error bars that an axis holds: colour to x, y and the ends of their horizontal
     intervals.
     """
-    found = []
+    marks = []
     for container in axis.containers:
         line, _, (*segments,) = container.lines
-        found.append(
+        marks.append(
             (
                 line.get_color(),
                 line.get_xdata(),
@@ -43,7 +43,7 @@ def bars(axis):
                 [s.get_segments() for s in segments],
             )
         )
-    return found
+    return marks
 
 
 def test_image_against_pixel_has_a_cross_for_each_method_and_category(results):
@@ -63,12 +63,11 @@ def test_image_against_pixel_has_a_cross_for_each_method_and_category(results):
         results.find("no_adaptation", "padim", "zipper", metric)
         for metric in ("image_auroc", "aupro")
     )
-    own = [
-        c
-        for c in crosses
-        if c[0] == METHOD_COLORS["padim"] and c[1][0] == x.value and c[2][0] == y.value
+    ((_, _, _, (across, upward)),) = [
+        cross
+        for cross in crosses
+        if cross[0] == METHOD_COLORS["padim"] and (cross[1][0], cross[2][0]) == (x.value, y.value)
     ]
-    ((_, _, _, (across, upward)),) = own
     assert across[0][:, 0] == pytest.approx([x.ci_low, x.ci_high])
     assert upward[0][:, 1] == pytest.approx([y.ci_low, y.ci_high])
 
@@ -89,8 +88,8 @@ def test_scenario_lines_follow_the_order_of_the_story(results):
 
 
 def test_a_scenario_that_a_method_lacks_is_a_gap(tidy):
-    there = ~((tidy.method == "padim") & (tidy.scenario == "no_adaptation"))
-    figure = comparison_plots.plot_scenario_lines(Results(tidy[there]), ["image_auroc"])
+    kept = ~((tidy.method == "padim") & (tidy.scenario == "no_adaptation"))
+    figure = comparison_plots.plot_scenario_lines(Results(tidy[kept]), ["image_auroc"])
     line = next(line for line in figure.axes[0].lines if line.get_color() == METHOD_COLORS["padim"])
     assert line.get_xdata().tolist() == [0, 2, 3]
 
@@ -135,8 +134,8 @@ def test_transfer_matrix_has_thresholds_as_rows_and_what_is_tested_as_columns(re
     for axis, measure in ((alarms, "fpr"), (misses, "fnr")):
         shown = np.array([float(text.get_text()) for text in axis.texts]).reshape(3, 3)
         for row, column in np.ndindex(3, 3):
-            place = ("global", "patchcore", names[column], measure)
-            stored = results.find(*place, threshold_from=names[row])
+            key = ("global", "patchcore", names[column], measure)
+            stored = results.find(*key, threshold_from=names[row])
             assert shown[row, column] == pytest.approx(stored.value, abs=0.0051)
     assert {axis.images[0].get_clim() for axis in (alarms, misses)} == {(0.0, 1.0)}
 

@@ -30,13 +30,13 @@ def rows(groups, scenarios=("clean",), methods=METHODS, categories=("nut", "mat"
     """Tidy rows: the value says where it belongs, so that a mix-up is seen; intervals of 0.1 to
     both sides.
     """
-    found = []
+    table = []
     for s, scenario in enumerate(scenarios):
         for m, method in enumerate(methods):
             for c, category in enumerate(categories):
                 for g, (name, group) in enumerate(groups):
                     value = 0.1 * g + 0.3 * m + 0.05 * c + 0.02 * s + 0.1
-                    found.append(
+                    table.append(
                         {
                             "scenario": scenario,
                             "method": method,
@@ -51,7 +51,7 @@ def rows(groups, scenarios=("clean",), methods=METHODS, categories=("nut", "mat"
                             "n_images": 3 + g,
                         }
                     )
-    return pd.DataFrame(found)
+    return pd.DataFrame(table)
 
 
 def titles(figure):
@@ -71,7 +71,7 @@ def test_recall_bars_stand_at_their_type_method_and_scenario():
         "mat, no adaptation",
     ]
     for axis, (c, s) in zip(figure.axes, ((0, 0), (0, 1), (1, 0), (1, 1)), strict=True):
-        assert len(axis.patches) == 4  # two types, two methods; size is no type
+        assert len(axis.patches) == 4  # two types, two methods; size is not a defect type
         for m, method in enumerate(METHODS):
             color = matplotlib.colors.to_rgba(METHOD_COLORS[method])
             bars = [bar for bar in axis.patches if bar.get_facecolor() == color]
@@ -100,9 +100,9 @@ def test_one_scenario_puts_categories_side_by_side(categories):
     )
     assert titles(figure) == names
     figure.canvas.draw()  # places the panels
-    places = [axis.get_position() for axis in figure.axes if axis.get_visible()]
-    assert len({round(place.x0, 3) for place in places}) == min(3, categories)
-    assert len({round(place.y0, 3) for place in places}) == -(-categories // 3)
+    boxes = [axis.get_position() for axis in figure.axes if axis.get_visible()]
+    assert len({round(box.x0, 3) for box in boxes}) == min(3, categories)
+    assert len({round(box.y0, 3) for box in boxes}) == -(-categories // 3)
 
 
 def test_bins_stand_in_their_natural_order():
@@ -137,8 +137,8 @@ def test_misses_are_crossed_and_lie_below_the_line():
         }
     )
     (axis,) = error_plots.plot_margin_area(table).axes
-    found, missed = (points.get_offsets().tolist() for points in axis.collections)
-    assert found == [[2.0, 2.0], [3.0, 0.0]] and missed == [[0.5, -1.0]]
+    detected, missed = (points.get_offsets().tolist() for points in axis.collections)
+    assert detected == [[2.0, 2.0], [3.0, 0.0]] and missed == [[0.5, -1.0]]
     assert axis.get_xscale() == "log" and axis.lines[0].get_ydata() == [0, 0]
 
 
@@ -199,7 +199,7 @@ def test_pictures_of_hard_cases_have_one_scale_a_method_and_say_what_was_decided
     ]
     assert [axis.title.get_color() for axis in grid[2]] == [error_plots.WRONG_COLOR, "black"]
     limits = [{axis.images[0].get_clim() for axis in row} for row in grid[1:]]
-    assert [len(found) for found in limits] == [1, 1] and limits[0] != limits[1]
+    assert [len(scales) for scales in limits] == [1, 1] and limits[0] != limits[1]
     np.testing.assert_array_equal(grid[2, 1].images[0].get_array(), maps[2] * 100)
 
 

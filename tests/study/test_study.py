@@ -117,8 +117,7 @@ def test_changed_images_change_the_split_and_what_follows(tmp_path):
     study = open_study("tiny", {**SMALL, "workspace": str(tmp_path)})
     first = study.splits["carpet"]
     assert study.verify("carpet", first)["train"] == (8, 0)
-    # the same images as a folder of one's own, one of them a copy of another: a leak, and it is
-    # said
+    # the same images as the user's own folder, one of them a copy of another: a leak that is named
     root = study.data_root
     source, copy = first["train"][0].image, first["test"][0].image
     copy.write_bytes(source.read_bytes())
