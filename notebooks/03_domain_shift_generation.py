@@ -141,7 +141,7 @@ fullest = test.loc[test[["blurred", "noisy", "unevenly_lit"]].sum(axis=1).idxmax
 sample = next(s for s in clean["test"] if s.id == fullest.source_id)
 levels = {name: study.config.shift.model_copy(update={"severity": name}) for name in SEVERITIES}
 ladder = {name: shift_sample(sample, "test", config, study.config.seed)[0] for name, config in levels.items()}
-original = read_image(sample.image)
+original = read_image(sample.image, sample.reading)
 fig = plot_images({"clean": resize_image(original, 192)} | {k: resize_image(v, 192) for k, v in ladder.items()})
 _ = save_figure(fig, study.figure_path(NOTEBOOK, f"{category}_severities"))
 

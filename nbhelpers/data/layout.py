@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from nbhelpers.data.reading import Reading
+from nbhelpers.data.reading import AS_STORED, Reading
 from nbhelpers.errors import DataError
 
 GOOD = "good"
@@ -46,7 +46,7 @@ class Sample:
     category: str
     defect_type: str
     domain: str = "clean"
-    reading: Reading = Reading()
+    reading: Reading = AS_STORED
 
     @property
     def label(self) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -26,3 +28,12 @@ class Reading:
     background: tuple[int, int, int] = (128, 128, 128)
     inverted_masks: bool = False
     letterbox: bool = False
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Reading:
+        """The reading whose fields ``dataclasses.asdict`` gave and JSON stored."""
+        return cls(**{**stored, "background": tuple(stored["background"])})
+
+
+#: How files are read where nothing was decided.
+AS_STORED = Reading()

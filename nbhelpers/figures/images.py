@@ -15,8 +15,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from nbhelpers.data.images import read_image, read_mask, resize_image, resize_mask
+from nbhelpers.data.images import read_sample
 from nbhelpers.data.layout import Sample
+from nbhelpers.data.resize import resize_image, resize_mask
+from nbhelpers.evaluation.metrics import decide
 from nbhelpers.predictions import Predictions
 
 MASK_COLOR = "#00e5a0"
@@ -27,10 +29,7 @@ def load_thumbnail(sample: Sample, size: int = 192) -> tuple[np.ndarray, np.ndar
     """A sample's image ``(size, size, 3)`` uint8 and mask ``(size, size)`` 0/1, as the network
     would see them.
     """
-    image = read_image(sample.image)
-    mask = np.zeros(image.shape[:2], np.uint8)
-    if sample.mask is not None:
-        mask = read_mask(sample.mask, image.shape[:2])
+    image, mask = read_sample(sample)
     return resize_image(image, size), resize_mask(mask, size)
 
 
@@ -134,10 +133,11 @@ def plot_anomaly_maps(
         index = place[sample.id]
         score, anomaly_map = predictions.image_scores[index], predictions.anomaly_maps[index]
         image, mask = load_thumbnail(sample, size=anomaly_map.shape[0])
-        said = "defect" if score >= threshold else "good"
+        anomalous = bool(decide(score, threshold))
+        said = "defect" if anomalous else "good"
         show_image(axes[0, column], image, mask, sample.defect_type)
         drawn = axes[1, column].imshow(anomaly_map, cmap=MAP_COLORS, vmin=limits[0], vmax=limits[1])
-        right = (score >= threshold) == bool(sample.label)
+        right = anomalous == bool(sample.label)
         axes[1, column].set_title(
             f"{score:.2f}: {said}", fontsize=7, pad=2, color="black" if right else "#c1121f"
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -19,8 +20,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from nbhelpers.data.decode import upright_shape
 from nbhelpers.data.images import Batch, make_loader
 from nbhelpers.data.layout import Sample
+from nbhelpers.data.reading import Reading
+from nbhelpers.data.resize import fill_square
 from nbhelpers.errors import ConfigError, DataError, ModelError
 from nbhelpers.models.backbones import Backbone
 from nbhelpers.models.storage import load_detector, save_detector
@@ -59,6 +63,8 @@ class Detector(ABC):
 
     Attributes:
         stats: After ``fit``: fit statistics (sizes, counts, seconds) by name.
+        readings: After ``fit``: how the training images of each category were read. Every later
+            image of the category is read in the same way, whatever its own values are.
 
     Raises:
         ConfigError: a setting out of range.
@@ -99,6 +105,7 @@ class Detector(ABC):
         self.device = torch.device(device)
         self.loader = dict(loader or {})
         self.stats: dict[str, float] = {}
+        self.readings: dict[str, Reading] = {}
         self.require(
             "aggregation", aggregation in AGGREGATIONS, "one of " + ", ".join(AGGREGATIONS)
         )
@@ -163,10 +170,21 @@ class Detector(ABC):
             raise DataError(
                 f"{self.name}: expected at least one image, found none; check the split"
             )
+        if phase == "train":
+            self.readings = {sample.category: sample.reading for sample in samples}
+        else:
+            samples = [self._read_as_fitted(sample) for sample in samples]
         loader = make_loader(
             samples, self.image_size, phase=phase, normalization=self.normalization, **self.loader
         )
         return iter(tqdm(loader, desc=label))
+
+    def _read_as_fitted(self, sample: Sample) -> Sample:
+        """The sample, to be read as the training images were; its mask as it says itself."""
+        fitted = self.readings.get(sample.category, sample.reading)
+        return replace(
+            sample, reading=replace(fitted, inverted_masks=sample.reading.inverted_masks)
+        )
 
     def in_parts(self, work: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         """``work`` on ``(B, ...)`` images; on a CPU each thread takes a few images, which is faster
@@ -218,6 +236,14 @@ class Detector(ABC):
                 maps[name][rows], scores[name][rows], batch_nearest = scored
                 if batch_nearest is not None:
                     nearest[name].append(batch_nearest)
+            for row, sample in enumerate(batch.samples, rows.start):
+                if sample.reading.letterbox:
+                    shape = upright_shape(sample.image)
+                    for name, own in maps.items():
+                        own[row] = fill_square(own[row], shape)
+                        if nearest[name]:
+                            cells = nearest[name][-1][row - rows.start]
+                            cells[:] = fill_square(cells, shape)
             masks[rows], labels[rows] = batch.masks.numpy(), batch.labels.numpy()
             # an anomalous image without any defect pixel: the defect left the frame
             shows_defect = batch.masks.flatten(1).any(dim=1)
@@ -321,6 +347,7 @@ class FeatureDetector(Detector):
                 "settings": {name: getattr(self, name) for name in self.settings},
                 "loader": self.loader,
                 "stats": self.stats,
+                "readings": {name: asdict(reading) for name, reading in self.readings.items()},
             },
         )
 
@@ -331,7 +358,7 @@ class FeatureDetector(Detector):
         Raises:
             ModelError: something is missing, damaged, of another version, or does not fit together.
         """
-        keys = ("backbone", "fingerprint", "settings", "loader", "stats")
+        keys = ("backbone", "fingerprint", "settings", "loader", "stats", "readings")
         tensors, stored = load_detector(path, cls.kind, keys, device)
         backbone = Backbone(**stored["backbone"])
         if backbone.fingerprint() != stored["fingerprint"]:
@@ -342,4 +369,7 @@ class FeatureDetector(Detector):
         model = cls(backbone, device=device, loader=stored["loader"], **stored["settings"])
         model.restore(tensors, path)
         model.stats = stored["stats"]
+        model.readings = {
+            name: Reading.from_json(reading) for name, reading in stored["readings"].items()
+        }
         return model

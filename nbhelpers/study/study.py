@@ -8,6 +8,7 @@ where it stopped.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ import torch
 from nbhelpers.config import NO_PRESET, Config, digest, load_config
 from nbhelpers.data import split_file
 from nbhelpers.data import splits as split_data
-from nbhelpers.data.images import hash_pixels
+from nbhelpers.data.full_scale import with_reading
+from nbhelpers.data.images import fingerprint
 from nbhelpers.data.layout import Sample, find_categories, scan_category
+from nbhelpers.data.reading import Reading
 from nbhelpers.data.shift import twins
 from nbhelpers.data.splits import Split
 from nbhelpers.data.synthetic.dataset import make_synthetic
@@ -111,31 +114,39 @@ class Study:
     def samples(self, category: str) -> list[Sample]:
         """All clean samples of a category, in a fixed order."""
         if category not in self._samples:
-            self._samples[category] = scan_category(self.data_root, category)
+            found = scan_category(self.data_root, category)
+            index = self._indexed(category, found)
+            keys = {s.id: s.image.relative_to(self.data_root).as_posix() for s in found}
+            peaks = {identity: index[key][4] for identity, key in keys.items()}
+            self._samples[category] = with_reading(found, self.config.data, peaks)
         return self._samples[category]
 
     def contents(self, category: str) -> dict[str, str]:
         """Hash of the bytes of each image and mask of a category, by its path below the data root."""
-        return {key: entry[2] for key, entry in self._indexed(category).items()}
+        self.samples(category)
+        return {key: entry[2] for key, entry in self._index[category].items()}
 
     def pixels(self, category: str) -> dict[str, str]:
         """Hash of each image's pixels by sample id; of a file that is only packed anew, the same."""
-        return {key: entry[3] for key, entry in self._indexed(category).items() if entry[3]}
+        self.samples(category)
+        return {key: entry[3] for key, entry in self._index[category].items() if entry[3]}
 
-    def _indexed(self, category: str) -> dict[str, list[Any]]:
-        """Size, time, hash of bytes and of pixels of each file; unchanged ones are not read again."""
+    def _indexed(self, category: str, samples: Sequence[Sample]) -> dict[str, list[Any]]:
+        """Size, time, hash of bytes, hash of pixels and largest value (see ``fingerprint``) of each
+        file; unchanged ones are not read again.
+        """
         if category not in self._index:
             path = self.config.shared_dir / "index" / f"{category}.json"
             known = read_json(path) if path.is_file() else {}
             index = {}
-            for sample in self.samples(category):
+            for sample in samples:
                 for file in filter(None, (sample.image, sample.mask)):
                     key = file.relative_to(self.data_root).as_posix()
                     stamp = [file.stat().st_size, file.stat().st_mtime_ns]
                     entry = known.get(key)
-                    if not entry or entry[:2] != stamp or len(entry) != 4:
-                        seen = hash_pixels(file) if file == sample.image else ""
-                        entry = [*stamp, hash_file(file), seen]
+                    if not entry or entry[:2] != stamp or len(entry) != 5:
+                        seen = fingerprint(file) if file == sample.image else ("", None)
+                        entry = [*stamp, hash_file(file), *seen]
                     index[key] = entry
             if index != known:
                 write_json(path, index)
@@ -213,7 +224,16 @@ class Study:
             return self.splits[category]
         if category not in self._shifted:
             self.shifted(category)
-            self._shifted[category] = twins.load_shifted(self.config.shifted_dir, category)
+            shifted = twins.load_shifted(self.config.shifted_dir, category)
+            # written as 8 bit, so only their way into the network is that of the clean images
+            reading = Reading(
+                letterbox=self.config.data.resize == "letterbox",
+                background=self.samples(category)[0].reading.background,
+            )
+            self._shifted[category] = {
+                name: [replace(sample, reading=reading) for sample in members]
+                for name, members in shifted.items()
+            }
         return self._shifted[category]
 
     # -- the shifted domain ---------------------------------------------------------------------
@@ -272,7 +292,8 @@ class Study:
 
     def _split_key(self, category: str) -> str:
         ids = split_data.to_ids(self.split(category))
-        return digest({"ids": ids, "contents": self.contents(category)})
+        reading = asdict(self.samples(category)[0].reading)
+        return digest({"ids": ids, "contents": self.contents(category), "reading": reading})
 
     def domain_key(self, category: str, domain: str) -> str:
         """Hash of the images of a category in one domain, and of which split each is in."""

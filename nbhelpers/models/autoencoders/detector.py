@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from nbhelpers.config.sections import BackboneConfig, GroupRule
 from nbhelpers.data.images import SampleDataset
 from nbhelpers.data.layout import Sample
 from nbhelpers.data.preprocess import denormalize
+from nbhelpers.data.reading import Reading
 from nbhelpers.data.splits import group_keys
 from nbhelpers.errors import DataError, ModelError
 from nbhelpers.files import hash_file
@@ -131,6 +133,7 @@ class Autoencoder(Detector):
             raise DataError(
                 f"{self.name}: expected at least one image, found none; check the split"
             )
+        self.readings = {sample.category: sample.reading for sample in samples}
         SampleDataset(samples, self.image_size, phase="train")  # refuses defects
         self._is_fitted = False  # until all is done: an interrupted training leaves no detector
         recipe = self.training_recipe(samples)
@@ -202,7 +205,7 @@ class Autoencoder(Detector):
             "device": str(self.device),
             "threads": torch.get_num_threads(),
             "groups": self._groups(samples),
-            "images": [(s.id, hash_file(s.image)) for s in samples],
+            "images": [(s.id, hash_file(s.image), asdict(s.reading)) for s in samples],
         }
 
     def _training_code(self) -> dict[str, Any]:
@@ -345,6 +348,7 @@ class Autoencoder(Detector):
                 "backbone": self.backbone.model_dump(),
                 "loader": self.loader,
                 "stats": self.stats,
+                "readings": {name: asdict(reading) for name, reading in self.readings.items()},
                 "history": self.history,
             },
         )
@@ -364,6 +368,7 @@ class Autoencoder(Detector):
             "backbone",
             "loader",
             "stats",
+            "readings",
             "history",
         )
         tensors, stored = load_detector(path, cls.kind, keys, device)
@@ -392,6 +397,9 @@ class Autoencoder(Detector):
             )
         model.restore(tensors, path)
         model.stats, model.history = stored["stats"], stored["history"]
+        model.readings = {
+            name: Reading.from_json(reading) for name, reading in stored["readings"].items()
+        }
         return model
 
 

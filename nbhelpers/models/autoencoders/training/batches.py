@@ -19,9 +19,10 @@ from torch.nn import functional as F
 from torch.utils.data import BatchSampler, DataLoader, Sampler
 
 from nbhelpers.data.augment import train_augmentation
-from nbhelpers.data.images import SampleDataset, read_image, resize_image
+from nbhelpers.data.images import SampleDataset, read_image
 from nbhelpers.data.layout import Sample
 from nbhelpers.data.preprocess import normalize_image
+from nbhelpers.data.resize import resize_image
 from nbhelpers.errors import DataError
 from nbhelpers.models.autoencoders.pixels import PIXELS
 
@@ -115,7 +116,8 @@ class TrainingImages(SampleDataset):
         self.kept = [self._read(sample) for sample in self.samples] if fits else None
 
     def _read(self, sample: Sample) -> np.ndarray:
-        return resize_image(read_image(sample.image), self.image_size)
+        image = read_image(sample.image, sample.reading)
+        return resize_image(image, self.image_size, sample.reading)
 
     def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, str]:
         """Pixels ``(3, H, W)`` in [-1, 1] and the sample's id."""
