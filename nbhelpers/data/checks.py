@@ -227,5 +227,8 @@ def check_masks(samples: Sequence[Sample]) -> list[Finding]:
 
 def _below_root(sample: Sample, path: Path) -> str:
     """A path below the data root, which is where the sample's id starts."""
-    root = sample.image.parents[sample.id.count("/")] if "/" in sample.id else sample.image.parent
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+    if sample.image.as_posix().endswith(f"/{sample.id}"):
+        root = sample.image.parents[sample.id.count("/")]
+        if path.is_relative_to(root):
+            return path.relative_to(root).as_posix()
+    return path.as_posix()
