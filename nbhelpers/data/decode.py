@@ -6,6 +6,8 @@ is kept apart, and the picture stands as every viewer shows it (EXIF orientation
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,26 +50,31 @@ class Picture:
     indices: np.ndarray | None = None
 
 
-def open_header(path: Path) -> Image.Image:
-    """Open an image without reading its pixels; use it as a context manager.
+@contextmanager
+def open_header(path: Path) -> Iterator[Image.Image]:
+    """Open an image without reading its pixels.
 
     Raises:
         DataError: The file does not exist, is not an image, or is larger than the free memory.
     """
     try:
-        image = Image.open(path, formats=FORMATS)
+        # Opened here and not by Pillow, which maps a file that it opened itself into memory, and
+        # then takes height for width where a grey TIFF lies on its side
+        stream = path.open("rb")
     except FileNotFoundError:
         raise DataError(
             f"{path}: expected an image, found no file; restore it or make the splits again"
         ) from None
-    except Exception as error:  # a damaged file makes Pillow's readers raise nearly anything
+    except OSError as error:
         raise _unreadable(path, error) from error
-    try:
-        _check_size(path, image)
-    except DataError:
-        image.close()
-        raise
-    return image
+    with stream:
+        try:
+            image = Image.open(stream, formats=FORMATS)
+        except Exception as error:  # a damaged file makes Pillow's readers raise nearly anything
+            raise _unreadable(path, error) from error
+        with image:
+            _check_size(path, image)
+            yield image
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
