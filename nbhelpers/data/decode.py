@@ -29,7 +29,7 @@ BITS_PER_SAMPLE, PHOTOMETRIC, PLANAR = 258, 262, 284  # TIFF tags
 #: Bytes of memory that reading takes for each pixel: the file's pixels, RGB, and a copy.
 BYTES_PER_PIXEL = 12
 #: Above this, a file of less than a byte for 10 000 pixels is damaged: its header lies.
-LARGE, PIXELS_PER_BYTE = 179_000_000, 10_000
+LARGE, PIXELS_PER_BYTE = 50_000_000, 10_000
 
 # Line-scan images are larger than Pillow's limit; ``_check_size`` compares them with the memory
 Image.MAX_IMAGE_PIXELS = None
@@ -111,7 +111,7 @@ def decode(path: Path) -> Picture:
                 image.load()
                 picture = _picture(path, image)
             turn = _orientation(image)
-        except (DataError, MemoryError):
+        except DataError:
             raise
         except Exception as error:  # as above
             raise _unreadable(path, error) from error
@@ -149,6 +149,7 @@ def _deep_colour(path: Path, image: Image.Image) -> Picture:
             f"{path}: expected deep colours as interleaved RGB, found mode {image.mode} in another order; "
             "save the image as PNG, or as TIFF with RGB side by side"
         )
+    image.load()  # OpenCV gives what there is of a truncated file; Pillow refuses it
     values = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None or values.shape[:2] != image.size[::-1] or values.ndim != 3:
         raise DataError(

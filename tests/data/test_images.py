@@ -145,6 +145,10 @@ def test_sixteen_bit_colours_keep_their_lower_bits(tmp_path):
         cv2.imwrite(str(tmp_path / name), deep[:, :, ::-1])
         read = read_image(tmp_path / name, Reading(full_scale=4095))
         assert np.array_equal(read, np.rint(deep * 255.0 / 4095)), name
+    whole = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "half.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match="half.png: expected a readable image"):
+        read_image(tmp_path / "half.png")
     tifffile.imwrite(
         tmp_path / "p.tif", np.moveaxis(deep, 2, 0), photometric="rgb", planarconfig="separate"
     )
