@@ -150,13 +150,24 @@ def _deep_colour(path: Path, image: Image.Image) -> Picture:
             "save the image as PNG, or as TIFF with RGB side by side"
         )
     image.load()  # OpenCV gives what there is of a truncated file; Pillow refuses it
-    values = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    data = path.read_bytes()
+    values = None
+    if image.format != "PNG" or _chunks_fit(data):
+        values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None or values.shape[:2] != image.size[::-1] or values.ndim != 3:
         raise DataError(
             f"{path}: expected a readable image, found damaged pixels; replace or remove the file"
         )
     alpha = values[:, :, 3] if values.shape[2] == 4 else None
     return Picture(np.ascontiguousarray(values[:, :, 2::-1]), alpha)
+
+
+def _chunks_fit(png: bytes) -> bool:
+    """Whether no chunk of a PNG claims to be longer than the file; OpenCV takes memory for it."""
+    at = 8
+    while at + 8 <= len(png):
+        at += 12 + int.from_bytes(png[at : at + 4], "big")
+    return at <= len(png)
 
 
 def _picture(path: Path, image: Image.Image) -> Picture:

@@ -149,6 +149,9 @@ def test_sixteen_bit_colours_keep_their_lower_bits(tmp_path):
     (tmp_path / "half.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match="half.png: expected a readable image"):
         read_image(tmp_path / "half.png")
+    (tmp_path / "long.png").write_bytes(whole[:-12] + b"\x7f\xff\xff\xfftEXt" + whole[-12:])
+    with pytest.raises(DataError, match="long.png: expected a readable image"):
+        read_image(tmp_path / "long.png")  # not 2 GB of memory for a text that is not there
     tifffile.imwrite(
         tmp_path / "p.tif", np.moveaxis(deep, 2, 0), photometric="rgb", planarconfig="separate"
     )

@@ -24,10 +24,12 @@ from torch import Tensor
 from nbhelpers.config import digest
 from nbhelpers.config.autoencoders import BOOKKEEPING, AutoencoderConfig
 from nbhelpers.config.sections import BackboneConfig, GroupRule
+from nbhelpers.data.decode import upright_shape
 from nbhelpers.data.images import SampleDataset
 from nbhelpers.data.layout import Sample
 from nbhelpers.data.preprocess import denormalize
 from nbhelpers.data.reading import Reading
+from nbhelpers.data.resize import fill_square
 from nbhelpers.data.splits import group_keys
 from nbhelpers.errors import DataError, ModelError
 from nbhelpers.files import hash_file
@@ -248,14 +250,23 @@ class Autoencoder(Detector):
         return self.predict_by(self._with_reconstructions, scorers, samples)
 
     def reconstruct(self, samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray]:
-        """Images and their reconstructions, ``(N, 3, H, W)`` float32 in [-1, 1]."""
+        """Images and their reconstructions, ``(N, 3, H, W)`` float32 in [-1, 1].
+
+        Letterboxed ones are given without their bars, in the frame of their masks.
+        """
         self.tensors()
         pairs = [
-            self._with_reconstructions(batch.images)
+            [part.cpu().numpy() for part in self._with_reconstructions(batch.images)]
             for batch in self.batches(samples, "reconstruct", "test")
         ]
-        images, reconstructions = zip(*pairs, strict=True)
-        return torch.cat(images).numpy(), torch.cat(reconstructions).numpy()
+        images, reconstructions = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+        for row, sample in enumerate(map(self._read_as_fitted, samples)):
+            if sample.reading.letterbox:
+                shape = upright_shape(sample.image)
+                for planes in (images[row], reconstructions[row]):
+                    for plane in planes:
+                        plane[:] = fill_square(plane, shape)
+        return images, reconstructions
 
     @torch.no_grad()
     def attention(self, samples: Sequence[Sample]) -> np.ndarray:
