@@ -5,7 +5,7 @@ Every image and every mask is read once. Nothing here changes how they are read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,14 +22,14 @@ from nbhelpers.errors import DataError
 #: Shares of the image above which a mask is named.
 INVERTED, WHOLE = 0.5, 0.95
 #: Longer over shorter side, from which stretching to a square is named.
-OBLONG = 2.0
+OBLONG = 3.0
 
 
 @dataclass
 class _Group:
     """Files with one and the same oddity, which become one finding."""
 
-    what: Callable[[Sequence[float]], str]
+    what: str  # with {top} or {percent}, of the largest value
     effect: str
     remedy: str
     harmful: bool
@@ -41,7 +41,8 @@ class _Group:
         self.values.append(value)
 
     def finding(self) -> Finding:
-        what = self.what(self.values)
+        top = max(self.values)
+        what = self.what.format(top=top, percent=100 * top)
         return Finding(named(self.files), what, self.effect, self.remedy, self.harmful)
 
 
@@ -63,49 +64,46 @@ def check_images(samples: Sequence[Sample]) -> list[Finding]:
     scale = reading.full_scale or 0
     groups = {
         "unreadable": _Group(
-            lambda values: "cannot be read",
-            "the study stops at this file",
-            "replace or remove the file",
-            True,
+            "cannot be read", "the study stops at this file", "replace or remove the file", True
         ),
         "turned": _Group(
-            lambda values: "the camera's orientation (EXIF) says that the picture is turned",
+            "the camera's orientation (EXIF) says that the picture is turned",
             "none: it is put upright, as viewers show it",
             "nothing to do where masks were painted on what a viewer showed",
             False,
         ),
         "sheets": _Group(
-            lambda values: f"holds {max(values):.0f} pictures in one file",
+            "holds {top:.0f} pictures in one file",
             "only the first is used",
             "save each picture as a file of its own",
             True,
         ),
         "transparent": _Group(
-            lambda values: "opacity varies",
+            "opacity varies",
             f"transparent pixels show the colour {reading.background}",
             "set data.background to another colour, or export the images without transparency",
             False,
         ),
         "deep": _Group(
-            lambda values: f"has more than 8 bits, values up to {max(values):g}",
+            "has more than 8 bits, values up to {top:g}",
             f"in all images of the category {scale} becomes white",
             "set data.bit_depth if the camera has other bits",
             False,
         ),
         "above": _Group(
-            lambda values: f"has values up to {max(values):g}, above the full scale {scale}",
+            f"has values up to {{top:g}}, above the full scale {scale}",
             "they are cut off to white, so that a bright defect may vanish",
             "set data.bit_depth to the bits of the camera",
             True,
         ),
         "dark": _Group(
-            lambda values: f"has more than 8 bits, but no value above {max(values):g}",
+            "has more than 8 bits, but no value above {top:g}",
             f"the images are dark: white is {scale}, and few grey levels are used",
             "set data.bit_depth: 8 if values of 8 bits were stored",
             True,
         ),
         "oblong": _Group(
-            lambda values: f"one side is {max(values):.1f} times as long as the other",
+            "one side is {top:.1f} times as long as the other",
             "stretched to a square, thin defects across the long side vanish",
             "set data.resize: letterbox to keep the aspect, or cut the images into squares",
             False,
@@ -171,25 +169,25 @@ def check_masks(samples: Sequence[Sample]) -> list[Finding]:
     inverted = masked[0].reading.inverted_masks if masked else False
     groups = {
         "unreadable": _Group(
-            lambda values: "the mask cannot be read",
+            "the mask cannot be read",
             "the study stops at this file",
             "replace or remove the file",
             True,
         ),
         "empty": _Group(
-            lambda values: "the mask marks no pixel",
+            "the mask marks no pixel",
             "the image is left out of pixel metrics",
             "paint the defect, or remove the mask",
             True,
         ),
         "whole": _Group(
-            lambda values: f"the mask covers {100 * max(values):.0f} % of the image",
+            "the mask covers {percent:.0f} % of the image",
             "every pixel counts as a defect, so that pixel metrics mean nothing",
             "export the mask with the defect in white on black",
             True,
         ),
         "inverted": _Group(
-            lambda values: f"the mask covers {100 * max(values):.0f} % of the image: inverted?",
+            "the mask covers {percent:.0f} % of the image: inverted?",
             "if it is inverted, pixel metrics are those of the background",
             f"set data.masks: {'auto' if inverted else 'invert'} if the defect is the part that is not marked",
             True,
@@ -216,7 +214,7 @@ def check_masks(samples: Sequence[Sample]) -> list[Finding]:
         if how:
             kind = "".join(letter for letter in how if not letter.isdigit())
             rule = _Group(
-                lambda values, how=how: how,
+                how,
                 "none if this is how the mask is meant",
                 "export the mask with 255 for the defect and 0 for the rest, without soft edges",
                 False,

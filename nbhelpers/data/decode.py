@@ -138,7 +138,8 @@ def has_deep_colour(image: Image.Image) -> bool:
         return False
     if image.format == "TIFF":
         return max(image.tag_v2.get(BITS_PER_SAMPLE, (8,))) > 8  # type: ignore[attr-defined]
-    return image.format == "PNG" and any(";16" in str(tile[3]) for tile in image.tile)
+    tiles = getattr(image, "tile", [])
+    return image.format == "PNG" and any(";16" in str(tile[3]) for tile in tiles)
 
 
 def _deep_colour(path: Path, image: Image.Image) -> Picture:
@@ -166,6 +167,8 @@ def _chunks_fit(png: bytes) -> bool:
     """Whether no chunk of a PNG claims to be longer than the file; OpenCV takes memory for it."""
     at = 8
     while at + 8 <= len(png):
+        if png[at + 4 : at + 8] == b"IEND":  # what follows is not read
+            return True
         at += 12 + int.from_bytes(png[at : at + 4], "big")
     return at <= len(png)
 

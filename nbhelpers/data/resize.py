@@ -124,7 +124,8 @@ def _coverages(
         by_height.setdefault(down[region].bit_length(), []).append(region)
     for members in by_height.values():
         tall = max(down[region] for region in members)
-        place, ends = {}, []  # a strip's last target column, and its number
+        place: dict[int, int] = {}
+        ends: list[tuple[int, int]] = []  # a strip's last target column, and its number
         for region in members:
             if ends and ends[0][0] <= first[region]:
                 place[region] = ends[0][1]

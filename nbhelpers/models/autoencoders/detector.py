@@ -207,7 +207,8 @@ class Autoencoder(Detector):
             "device": str(self.device),
             "threads": torch.get_num_threads(),
             "groups": self._groups(samples),
-            "images": [(s.id, hash_file(s.image), asdict(s.reading)) for s in samples],
+            "images": [(s.id, hash_file(s.image)) for s in samples],
+            "readings": {s.category: asdict(s.reading) for s in samples},
         }
 
     def _training_code(self) -> dict[str, Any]:
