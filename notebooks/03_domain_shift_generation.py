@@ -150,7 +150,7 @@ fullest = test.loc[test[["blurred", "noisy", "unevenly_lit"]].sum(axis=1).idxmax
 sample = next(s for s in clean["test"] if s.id == fullest.source_id)
 levels = {name: study.config.shift.model_copy(update={"severity": name}) for name in parameters.SEVERITIES}
 ladder = {name: twins.shift_sample(sample, "test", level, study.config.seed)[0] for name, level in levels.items()}
-original = read_image(sample.image)
+original = read_image(sample.image, sample.reading)
 small = {name: resize_image(image, 192) for name, image in {"clean": original, **ladder}.items()}
 note.save(images.plot_images(small), f"{category}_severities")
 

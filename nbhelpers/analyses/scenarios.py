@@ -15,6 +15,7 @@ from nbhelpers.config import digest
 from nbhelpers.evaluation import cell as evaluation
 from nbhelpers.evaluation.bootstrap import stated
 from nbhelpers.evaluation.cell import Draws, draw_seed
+from nbhelpers.evaluation.metrics import decide
 from nbhelpers.files import read_json, replacing, write_json
 from nbhelpers.models.storage import SETTINGS_FILE
 from nbhelpers.predictions import Predictions
@@ -82,7 +83,7 @@ def per_image(test: Predictions, threshold: float) -> pd.DataFrame:
             "defect_type": test.defect_types,
             "label": test.labels,
             "score": scores,
-            "decision": (scores >= threshold).astype(int),
+            "decision": decide(scores, threshold).astype(int),
             "margin": scores - threshold,
             "pixel_valid": test.pixel_valid,
         }

@@ -9,7 +9,15 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 Share = Annotated[float, Field(ge=0, le=1)]
 OpenShare = Annotated[float, Field(gt=0, lt=1)]
@@ -42,6 +50,24 @@ ShiftPart = Literal[
 ]
 Layers = Annotated[tuple[str, ...], Field(min_length=1)]
 Aggregation = Literal["max", "mean", "topk"]
+
+
+def _bit_depth(value: Any) -> Any:
+    if value != "auto" and not (type(value) is int and 8 <= value <= 16):
+        raise ValueError("auto, or the bits of the camera's values, 8 to 16")
+    return value
+
+
+def _background(value: Any) -> Any:
+    levels = value if isinstance(value, tuple) and len(value) == 3 else (value,)
+    if not all(type(level) is int and 0 <= level <= 255 for level in levels):
+        raise ValueError("a grey level of 0 to 255, or three: [red, green, blue]")
+    return value
+
+
+# Checked before pydantic, which would report each member of a union as a setting of its own
+BitDepth = Annotated[int | str, BeforeValidator(_bit_depth)]
+Background = Annotated[int | tuple[int, int, int], BeforeValidator(_background)]
 
 
 class Settings(BaseModel):
@@ -79,6 +105,10 @@ class DataConfig(Settings):
     root: str
     categories: tuple[str, ...]
     image_size: Annotated[int, Field(ge=32)]
+    bit_depth: BitDepth
+    masks: Literal["auto", "invert"]
+    background: Background
+    resize: Literal["stretch", "letterbox"]
     synthetic: SyntheticConfig
 
 

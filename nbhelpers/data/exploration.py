@@ -8,10 +8,10 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
-from PIL import Image
 from skimage.color import deltaE_cie76, rgb2lab
 
-from nbhelpers.data.images import read_image, read_mask
+from nbhelpers.data.decode import open_header
+from nbhelpers.data.images import read_image, read_sample
 from nbhelpers.data.layout import OFFICIAL_COUNTS, Sample, count_parts, to_table
 
 #: Width of the ring of surroundings around a defect, as a share of the shorter image side: 32 px of
@@ -55,9 +55,9 @@ def describe_images(samples: Sequence[Sample]) -> pd.DataFrame:
     """
     rows = []
     for sample in samples:
-        pixels = read_image(sample.image)
+        pixels = read_image(sample.image, sample.reading)
         grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
-        with Image.open(sample.image) as file:
+        with open_header(sample.image) as file:
             mode = file.mode
         height, width = grey.shape
         rows.append(
@@ -97,8 +97,7 @@ def describe_defects(samples: Sequence[Sample]) -> pd.DataFrame:
     for sample in samples:
         if sample.mask is None:
             continue
-        image = read_image(sample.image)
-        mask = read_mask(sample.mask, image.shape[:2])
+        image, mask = read_sample(sample)
         sizes = cv2.connectedComponentsWithStats(mask, connectivity=8)[2][1:, cv2.CC_STAT_AREA]
         pixels = np.argwhere(mask)  # (P, 2): row and column of each defect pixel
         distances = _border_distance(pixels, image.shape[:2])

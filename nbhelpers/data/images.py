@@ -1,8 +1,6 @@
-"""Reads images and masks from disk, resizes them, makes batches of tensors, and writes PNG files.
+"""Reads images from disk, makes batches of tensors of them and their masks, and writes PNG files.
 
-Clean images and their shifted twins reach the network through the same area-based resize. A mask
-keeps the area of each of its regions when it is resized, so that a thin scratch does not break or
-vanish.
+Clean images and their shifted twins reach the network through the same area-based resize.
 """
 
 from __future__ import annotations
@@ -15,80 +13,102 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from nbhelpers.data.decode import decode
 from nbhelpers.data.layout import Sample
+from nbhelpers.data.masks import read_mask
 from nbhelpers.data.preprocess import normalize_image
-from nbhelpers.errors import DataError
+from nbhelpers.data.reading import AS_STORED, Reading
+from nbhelpers.data.resize import resize_image, resize_mask
+from nbhelpers.errors import ConfigError, DataError
 from nbhelpers.files import replacing
+
+#: How far floats may lie outside their full scale, as a share of it; they are cut off.
+FLOAT_SLACK = 0.05
+PHASES = ("train", "val", "test")
 
 Transform = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
-def _open(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image
-    except FileNotFoundError:
-        raise DataError(
-            f"{path}: expected an image, found no file; restore it or make the splits again"
-        ) from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise DataError(
-            f"{path}: expected a readable image, found {type(error).__name__}: {error}; replace or remove the file"
-        ) from error
+def read_image(path: Path, reading: Reading = AS_STORED) -> np.ndarray:
+    """Read an image of any supported format as RGB, ``(H, W, 3)`` uint8, upright.
 
-
-def read_image(path: Path) -> np.ndarray:
-    """Read an image of any supported format as RGB, ``(H, W, 3)`` uint8.
-
-    Grey is repeated over three channels, alpha is dropped, and 16-bit grey is scaled by 1/257, so
-    that 65535 becomes 255.
+    Grey is repeated over three channels. More than 8 bits, and floats, are scaled so that
+    ``reading.full_scale`` becomes 255; what is above it is cut off. Where the opacity varies, the
+    image is laid on ``reading.background``.
 
     Raises:
-        DataError: The file does not exist, is unreadable or truncated, or has another pixel format.
+        DataError: The file does not exist, is unreadable or truncated, or has values that no full
+            scale fits.
     """
-    image = _open(path)
-    if image.mode in ("I;16", "I;16B", "I;16L", "I"):
-        deep = np.asarray(image).astype(np.int64)
-        if deep.min() < 0 or deep.max() > 65535:
-            raise DataError(
-                f"{path}: expected 16-bit grey (0 to 65535), found {deep.min()} to {deep.max()}"
-            )
-        grey = np.rint(deep / 257.0).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    if image.mode == "F":
+    picture = decode(path)
+    values = _as_8_bit(picture.values, reading.full_scale, path)
+    if values.ndim == 2:
+        values = cv2.cvtColor(values, cv2.COLOR_GRAY2RGB)
+    alpha = picture.alpha
+    if alpha is None or alpha.min() == alpha.max():
+        return values
+    opacity = alpha[:, :, None].astype(np.float32) / np.iinfo(alpha.dtype).max
+    background = np.array(reading.background, np.float32)
+    return np.rint(values * opacity + background * (1 - opacity)).astype(np.uint8)
+
+
+def _as_8_bit(values: np.ndarray, full_scale: int | None, path: Path) -> np.ndarray:
+    if values.dtype == np.uint8:
+        return values
+    floats = values.dtype.kind == "f"
+    scale = full_scale or (1 if floats else 65535)
+    low, high = float(values.min()), float(values.max())
+    # resampling overshoots a little; not a number fails both comparisons
+    slack = FLOAT_SLACK * scale if floats else 0.0
+    most = (np.inf if full_scale else scale + slack) if floats else 65535
+    if not (low >= -slack and high <= most and np.isfinite(high)):
         raise DataError(
-            f"{path}: expected 8- or 16-bit pixels, found floats; convert the image to 8 bit"
+            f"{path}: expected {'floats' if floats else 'integers'} of 0 to {scale}, found {low:g} to {high:g}; "
+            "set data.bit_depth to the bits that hold the largest value, or save the image with 8 or 16 bits"
         )
-    return np.asarray(image.convert("RGB"))
+    if floats:
+        return np.rint(np.clip(values * (255.0 / scale), 0, 255)).astype(np.uint8)
+    table = np.rint(np.minimum(np.arange(65536) * 255.0 / scale, 255)).astype(np.uint8)
+    return table[values]
 
 
-def read_mask(path: Path, shape: tuple[int, int]) -> np.ndarray:
-    """Read a ground-truth mask as ``(H, W)`` uint8 of 0 and 1; every non-zero pixel is a defect.
-
-    Args:
-        path: The mask's file.
-        shape: Height and width of its image.
+def read_sample(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+    """Read a sample's image ``(H, W, 3)`` uint8 and its mask ``(H, W)`` 0/1, all zero without one.
 
     Raises:
-        DataError: The file is unreadable, or its size is not ``shape``.
+        DataError: A file is unreadable, or the mask has not the size of the image.
     """
-    mask = np.asarray(_open(path).convert("L"))
-    if mask.shape != tuple(shape):
-        raise DataError(
-            f"{path}: expected a mask of {shape[1]}x{shape[0]} pixels like its image, found "
-            f"{mask.shape[1]}x{mask.shape[0]}; export the mask again at the image's size"
-        )
-    return (mask > 0).astype(np.uint8)
+    image = read_image(sample.image, sample.reading)
+    if sample.mask is None:
+        return image, np.zeros(image.shape[:2], np.uint8)
+    return image, read_mask(sample.mask, image.shape[:2], sample.reading)
 
 
-def hash_pixels(path: Path) -> str:
-    """The first 16 hex digits of the SHA-256 of an image's shape and pixels, see ``read_image``."""
-    image = read_image(path)
-    return hashlib.sha256(str(image.shape).encode() + image.tobytes()).hexdigest()[:16]
+def fingerprint(path: Path) -> tuple[str, float | int | None]:
+    """Hash an image's pixels, and find its largest value if it needs a full scale.
+
+    Returns:
+        The first 16 hex digits of the SHA-256 of its shape and pixels: RGB of 8 bits, or, where it
+        has more bits or its opacity varies, the values as they are stored, so that no setting takes
+        part. And None for 8 bits, an int for more bits, a float for floats.
+
+    Raises:
+        DataError: The file is unreadable.
+    """
+    picture = decode(path)
+    values = picture.values
+    peak = None
+    if values.dtype != np.uint8:
+        peak = float(values.max()) if values.dtype.kind == "f" else int(values.max())
+    elif values.ndim == 2:
+        values = cv2.cvtColor(values, cv2.COLOR_GRAY2RGB)
+    digest = hashlib.sha256(str(values.shape).encode() + np.ascontiguousarray(values).tobytes())
+    if picture.alpha is not None and picture.alpha.min() != picture.alpha.max():
+        digest.update(np.ascontiguousarray(picture.alpha).tobytes())
+    return digest.hexdigest()[:16], peak
 
 
 def write_png(path: Path, array: np.ndarray) -> None:
@@ -100,45 +120,6 @@ def write_png(path: Path, array: np.ndarray) -> None:
     with replacing(path) as temporary:
         # level 1 writes two to three times as fast as the default, for files about 15 % larger
         Image.fromarray(array).save(temporary, format="PNG", compress_level=1)
-
-
-def resize_image(image: np.ndarray, size: int) -> np.ndarray:
-    """Resize an image to ``(size, size, 3)``; its type stays.
-
-    An axis that shrinks is averaged over pixel areas; an axis that grows is interpolated linearly.
-    """
-    height, width = image.shape[:2]
-    if (height, width) == (size, size):
-        return image
-    # cv2.INTER_AREA takes the nearest neighbour along an axis that grows, so each axis is resized
-    # with a kernel of its own
-    for new_size, shrinks in (((size, height), size < width), ((size, size), size < height)):
-        image = cv2.resize(
-            image, new_size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        )
-    return image
-
-
-def resize_mask(mask: np.ndarray, size: int) -> np.ndarray:
-    """Resize a 0/1 mask to ``(size, size)`` uint8; every region keeps its area, at least one pixel.
-
-    Of each 8-connected region the target pixels that it covers most are kept, as many as its scaled
-    area. For a compact region these are the pixels that are covered by at least a half; a scratch
-    that is thinner than a target pixel stays a scratch.
-    """
-    height, width = mask.shape
-    if (height, width) == (size, size):
-        return mask
-    resized = np.zeros((size, size), np.uint8)
-    count, regions, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-    scale = size * size / (height * width)
-    for region in range(1, count):
-        # rounded, so that equal coverages stay equal in whatever order a processor adds them
-        coverage = resize_image((regions == region).astype(np.float32), size).ravel().round(4)
-        keep = max(1, round(int(stats[region, cv2.CC_STAT_AREA]) * scale))
-        order = np.argsort(-coverage, kind="stable")[:keep]
-        resized.ravel()[order[coverage[order] > 0]] = 1
-    return resized
 
 
 @dataclass(frozen=True)
@@ -168,11 +149,12 @@ class SampleDataset(Dataset):
         samples: The samples to read.
         image_size: Side of the square that the network sees, pixels.
         transform: An augmentation, which takes and returns an ``(H, W, 3)`` uint8 image and its
-            ``(H, W)`` 0/1 mask.
+            ``(H, W)`` 0/1 mask. Not for letterboxed images: their masks fill the square.
         phase: ``train``, ``val`` or ``test``.
         normalization: ``imagenet``, ``tanh``, ``gray`` or ``none``, see ``normalize_image``.
 
     Raises:
+        ConfigError: ``phase`` is not one of the three.
         DataError: ``phase`` is ``train`` and a sample is anomalous.
     """
 
@@ -184,6 +166,10 @@ class SampleDataset(Dataset):
         phase: str = "test",
         normalization: str = "imagenet",
     ) -> None:
+        if phase not in PHASES:
+            raise ConfigError(
+                f"phase: expected one of {', '.join(PHASES)}, found {phase!r}; choose one of them"
+            )
         bad = next((s for s in samples if phase == "train" and s.label), None)
         if bad is not None:
             raise DataError(
@@ -200,11 +186,8 @@ class SampleDataset(Dataset):
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, int, Sample]:
         sample = self.samples[index]
-        image = read_image(sample.image)
-        mask = np.zeros(image.shape[:2], np.uint8)
-        if sample.mask is not None:
-            mask = read_mask(sample.mask, image.shape[:2])
-        image = resize_image(image, self.image_size)
+        image, mask = read_sample(sample)
+        image = resize_image(image, self.image_size, sample.reading)
         mask = resize_mask(mask, self.image_size)
         if self.transform is not None:
             image, mask = self.transform(image, mask)
@@ -256,7 +239,7 @@ def make_loader(
         shuffle_seed: Seed of the generator that shuffles; None keeps the order of ``samples``.
 
     Raises:
-        DataError: ``phase`` is ``train`` and a sample is anomalous.
+        ConfigError, DataError: As ``SampleDataset``.
     """
     generator = None if shuffle_seed is None else torch.Generator().manual_seed(shuffle_seed)
     return DataLoader(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from nbhelpers.data.reading import AS_STORED, Reading
 from nbhelpers.errors import DataError
 
 GOOD = "good"
@@ -36,6 +37,7 @@ class Sample:
         category: Object or texture, for example ``hazelnut``.
         defect_type: ``good`` or the name of the defect's folder, for example ``crack``.
         domain: ``clean`` or ``shift``.
+        reading: How its files are read.
     """
 
     id: str
@@ -44,6 +46,7 @@ class Sample:
     category: str
     defect_type: str
     domain: str = "clean"
+    reading: Reading = AS_STORED
 
     @property
     def label(self) -> int:

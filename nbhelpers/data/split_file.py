@@ -138,7 +138,7 @@ def _moments(samples: Sequence[Sample]) -> dict[str, list[float]]:
     """Mean and standard deviation of the pixels of these images in [0, 1], by channel."""
     count, sums, squares = 0, np.zeros(3), np.zeros(3)
     for sample in samples:
-        image = read_image(sample.image) / 255.0
+        image = read_image(sample.image, sample.reading) / 255.0
         count += image.shape[0] * image.shape[1]
         sums += image.sum(axis=(0, 1))
         squares += (image**2).sum(axis=(0, 1))

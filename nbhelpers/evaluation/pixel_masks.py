@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from nbhelpers.errors import ConfigError, DataError
+from nbhelpers.evaluation.metrics import decide
 
 
 def pixel_threshold(good_maps: np.ndarray, pixel_percentile: float) -> float:
@@ -46,7 +47,7 @@ def binary_mask(anomaly_map: np.ndarray, threshold: float, min_area: int) -> np.
     Returns:
         ``(H, W)`` uint8, 0 or 1.
     """
-    mask = (anomaly_map >= threshold).astype(np.uint8)
+    mask = decide(anomaly_map, threshold).astype(np.uint8)
     _, regions, statistics, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     kept = statistics[:, cv2.CC_STAT_AREA] >= min_area
     kept[0] = False  # region 0 lies below the threshold

@@ -16,8 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Patch
 
-from nbhelpers.data.images import read_image, read_mask, resize_image, resize_mask
+from nbhelpers.data.images import read_sample
 from nbhelpers.data.layout import Sample
+from nbhelpers.data.resize import resize_image, resize_mask
 from nbhelpers.evaluation.metrics import decide
 from nbhelpers.figures.panels import grid, rows_for
 from nbhelpers.figures.style import WRONG_COLOR
@@ -40,10 +41,7 @@ def load_thumbnail(sample: Sample, size: int = 192) -> tuple[np.ndarray, np.ndar
     Raises:
         DataError: A file cannot be read.
     """
-    image = read_image(sample.image)
-    mask = np.zeros(image.shape[:2], np.uint8)
-    if sample.mask is not None:
-        mask = read_mask(sample.mask, image.shape[:2])
+    image, mask = read_sample(sample)
     return resize_image(image, size), resize_mask(mask, size)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -19,8 +20,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from nbhelpers.data.decode import upright_shape
 from nbhelpers.data.images import Batch, make_loader
 from nbhelpers.data.layout import Sample
+from nbhelpers.data.reading import Reading
+from nbhelpers.data.resize import fill_square
 from nbhelpers.errors import ConfigError, DataError, ModelError
 from nbhelpers.models.backbones import Backbone
 from nbhelpers.models.storage import load_detector, save_detector
@@ -67,6 +71,9 @@ class Detector(ABC):
 
     Attributes:
         stats: Fit statistics by name (sizes, counts, seconds); empty before ``fit``.
+        readings: How the training images of each category were read, by category; empty before
+            ``fit``. Every later image of a category is read in the same way, whatever its own
+            values are.
 
     Raises:
         ConfigError: If a setting is out of range.
@@ -107,6 +114,7 @@ class Detector(ABC):
         self.device = torch.device(device)
         self.loader = dict(loader or {})
         self.stats: dict[str, float] = {}
+        self.readings: dict[str, Reading] = {}
         self.require(
             "aggregation", aggregation in AGGREGATIONS, "one of " + ", ".join(AGGREGATIONS)
         )
@@ -196,10 +204,24 @@ class Detector(ABC):
             raise DataError(
                 f"{self.name}: expected at least one image, found none; check the split"
             )
+        if phase == "train":
+            self.readings = {sample.category: sample.reading for sample in samples}
+        else:
+            samples = [self._read_as_fitted(sample) for sample in samples]
         loader = make_loader(
             samples, self.image_size, phase=phase, normalization=self.normalization, **self.loader
         )
         return iter(tqdm(loader, desc=label))
+
+    def _read_as_fitted(self, sample: Sample) -> Sample:
+        """Return the sample with the reading of its category's training images.
+
+        Only the way in which its mask is painted stays its own.
+        """
+        fitted = self.readings.get(sample.category, sample.reading)
+        return replace(
+            sample, reading=replace(fitted, inverted_masks=sample.reading.inverted_masks)
+        )
 
     def in_blocks(self, work: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         """Apply ``work`` to ``(B, ...)`` images on the detector's device.
@@ -264,6 +286,14 @@ class Detector(ABC):
                 maps[name][rows], scores[name][rows], batch_nearest = scored
                 if batch_nearest is not None:
                     nearest[name].append(batch_nearest)
+            for row, sample in enumerate(batch.samples, rows.start):
+                if sample.reading.letterbox:
+                    shape = upright_shape(sample.image)
+                    for name, anomaly_maps in maps.items():
+                        anomaly_maps[row] = fill_square(anomaly_maps[row], shape)
+                        if nearest[name]:
+                            cells = nearest[name][-1][row - rows.start]
+                            cells[:] = fill_square(cells, shape)
             masks[rows], labels[rows] = batch.masks.numpy(), batch.labels.numpy()
             # an anomalous image without any defect pixel has no valid mask: its defect lies
             # outside the frame
@@ -380,6 +410,7 @@ class FeatureDetector(Detector):
                 "settings": {name: getattr(self, name) for name in self.settings},
                 "loader": self.loader,
                 "stats": self.stats,
+                "readings": {name: asdict(reading) for name, reading in self.readings.items()},
             },
         )
 
@@ -395,7 +426,7 @@ class FeatureDetector(Detector):
             ModelError: If a file is missing, damaged or of another version, or the files do not
                 fit together or this machine's backbone.
         """
-        keys = ("backbone", "fingerprint", "settings", "loader", "stats")
+        keys = ("backbone", "fingerprint", "settings", "loader", "stats", "readings")
         tensors, stored = load_detector(path, cls.kind, keys, device)
         backbone = Backbone(**stored["backbone"])
         if backbone.fingerprint() != stored["fingerprint"]:
@@ -406,4 +437,7 @@ class FeatureDetector(Detector):
         model = cls(backbone, device=device, loader=stored["loader"], **stored["settings"])
         model.restore(tensors, path)
         model.stats = stored["stats"]
+        model.readings = {
+            name: Reading.from_json(reading) for name, reading in stored["readings"].items()
+        }
         return model

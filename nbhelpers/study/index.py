@@ -1,4 +1,4 @@
-"""Hashes of a category's images and masks, stored so that unchanged files are not read again."""
+"""What is known of a category's files, stored so that unchanged files are not read again."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from nbhelpers.data.images import hash_pixels
+from nbhelpers.data.images import fingerprint
 from nbhelpers.data.layout import Sample
 from nbhelpers.files import hash_file, read_json, write_json
 
@@ -19,12 +19,15 @@ class FileEntry(NamedTuple):
         modified: Time of the last change, nanoseconds.
         content: Hash of the bytes.
         pixels: Hash of the pixels of an image; empty for a mask.
+        peak: Largest value of an image of more than 8 bits (see ``fingerprint``); None for images
+            of 8 bits and for masks.
     """
 
     size: int
     modified: int
     content: str
     pixels: str
+    peak: float | int | None
 
 
 def index_files(samples: Iterable[Sample], root: Path, stored: Path) -> dict[str, FileEntry]:
@@ -39,15 +42,15 @@ def index_files(samples: Iterable[Sample], root: Path, stored: Path) -> dict[str
         An entry for each file, by its path below ``root``.
     """
     rows = read_json(stored) if stored.is_file() else {}
-    known = {name: FileEntry(*row) for name, row in rows.items() if len(row) == 4}
+    known = {name: FileEntry(*row) for name, row in rows.items() if len(row) == 5}
     index: dict[str, FileEntry] = {}
     for sample in samples:
         for file in filter(None, (sample.image, sample.mask)):
             name, stat = file.relative_to(root).as_posix(), file.stat()
             entry = known.get(name)
             if entry is None or (entry.size, entry.modified) != (stat.st_size, stat.st_mtime_ns):
-                pixels = hash_pixels(file) if file == sample.image else ""
-                entry = FileEntry(stat.st_size, stat.st_mtime_ns, hash_file(file), pixels)
+                pixels, peak = fingerprint(file) if file == sample.image else ("", None)
+                entry = FileEntry(stat.st_size, stat.st_mtime_ns, hash_file(file), pixels, peak)
             index[name] = entry
     if index != known:
         write_json(stored, {name: list(entry) for name, entry in index.items()})

@@ -8,6 +8,7 @@ a killed run continues where it stopped.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import torch
 from nbhelpers.config import NO_PRESET, Config, digest, load_config
 from nbhelpers.data import split_file
 from nbhelpers.data import splits as split_data
+from nbhelpers.data.full_scale import with_reading
 from nbhelpers.data.layout import Sample, find_categories, scan_category
 from nbhelpers.data.shift import twins
 from nbhelpers.data.splits import SPLITS, Split
@@ -162,26 +164,30 @@ class Study:
     def samples(self, category: str) -> list[Sample]:
         """All clean samples of a category, in a fixed order."""
         if category not in self._samples:
-            self._samples[category] = scan_category(self.data_root, category)
+            scanned = scan_category(self.data_root, category)
+            index = self._indexed(category, scanned)
+            names = {s.id: s.image.relative_to(self.data_root).as_posix() for s in scanned}
+            peaks = {identity: index[name].peak for identity, name in names.items()}
+            self._samples[category] = with_reading(scanned, self.config.data, peaks)
         return self._samples[category]
 
     def contents(self, category: str) -> dict[str, str]:
         """Hash of the bytes of each image and mask of a category, by its path below the data root."""
-        return {name: entry.content for name, entry in self._indexed(category).items()}
+        self.samples(category)
+        return {name: entry.content for name, entry in self._index[category].items()}
 
     def pixels(self, category: str) -> dict[str, str]:
         """Hash of the pixels of each image of a category, by sample id.
 
         It stays the same if a file is only compressed in another way.
         """
-        return {
-            name: entry.pixels for name, entry in self._indexed(category).items() if entry.pixels
-        }
+        self.samples(category)
+        return {name: entry.pixels for name, entry in self._index[category].items() if entry.pixels}
 
-    def _indexed(self, category: str) -> dict[str, FileEntry]:
+    def _indexed(self, category: str, samples: Sequence[Sample]) -> dict[str, FileEntry]:
         if category not in self._index:
             stored = self.config.shared_dir / "index" / f"{category}.json"
-            self._index[category] = index_files(self.samples(category), self.data_root, stored)
+            self._index[category] = index_files(samples, self.data_root, stored)
         return self._index[category]
 
     # -- splits ---------------------------------------------------------------------------------
@@ -272,7 +278,14 @@ class Study:
             return self.splits[category]
         if category not in self._shifted:
             self.shifted(category)
-            self._shifted[category] = twins.load_shifted(self.config.shifted_dir, category)
+            shifted = twins.load_shifted(self.config.shifted_dir, category)
+            # Twins have 8 bits, which need no full scale; a detector that is fitted on them keeps it
+            # for the clean images. Their masks are painted in the usual way.
+            reading = replace(self.samples(category)[0].reading, inverted_masks=False)
+            self._shifted[category] = {
+                name: [replace(sample, reading=reading) for sample in members]
+                for name, members in shifted.items()
+            }
         return self._shifted[category]
 
     # -- the shifted domain ---------------------------------------------------------------------
@@ -339,7 +352,8 @@ class Study:
 
     def _split_key(self, category: str) -> str:
         ids = split_data.to_ids(self.split(category))
-        return digest({"ids": ids, "contents": self.contents(category)})
+        reading = asdict(self.samples(category)[0].reading)
+        return digest({"ids": ids, "contents": self.contents(category), "reading": reading})
 
     def domain_key(self, category: str, domain: str) -> str:
         """Hash of a category's images in one domain and of which split each image is in."""

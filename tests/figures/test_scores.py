@@ -11,6 +11,8 @@ import matplotlib.pyplot as plt  # noqa: E402  (after the choice of backend)
 
 from nbhelpers.data.images import write_png  # noqa: E402
 from nbhelpers.data.layout import Sample  # noqa: E402
+from nbhelpers.evaluation.metrics import decide  # noqa: E402
+from nbhelpers.evaluation.pixel_masks import binary_mask  # noqa: E402
 from nbhelpers.figures import data as data_plots  # noqa: E402
 from nbhelpers.figures import images as gallery
 from nbhelpers.figures import scores as plots
@@ -68,6 +70,17 @@ def test_maps_share_one_scale_and_wrong_decisions_are_red(nuts):
         ("3.00: good", "#c1121f"),
         ("6.00: defect", "black"),
     ]
+
+
+def test_the_title_decides_as_the_tables_do(nuts):
+    samples, part = nuts
+    # above the score 4, but not once it is rounded to the precision of the scores
+    threshold = 4.0 + 1e-9
+    assert np.float32(threshold) == np.float32(4)
+    figure = gallery.plot_anomaly_maps(samples, part, (0.0, 5.0), threshold)
+    said = [axis.get_title().split(": ")[1] == "defect" for axis in figure.axes[4:8]]
+    assert said == decide(part.image_scores, threshold).tolist() == [False, False, False, True]
+    assert not binary_mask(np.full((2, 2), 4, np.float32), threshold, min_area=1).any()
 
 
 def test_masks_are_outlined_only_where_there_is_one(nuts):

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from nbhelpers.config import load_config
+from nbhelpers.data.reading import Reading
 from nbhelpers.errors import ConfigError, DataError, ModelError
 from nbhelpers.models.autoencoders.detector import Autoencoder
 from nbhelpers.models.autoencoders.networks.registry import ARCHITECTURES
@@ -139,12 +140,14 @@ def test_round_trip_gives_identical_scores(kind, fitted, samples, tmp_path):
     )
     model.restore(fitted.tensors(), "memory")
     model.stats = fitted.stats
+    model.readings = {"c": Reading(4095, (1, 2, 3), False, True), "d": Reading()}
     model.save(tmp_path / "m")
     loaded = kind.load(tmp_path / "m")
     before, after = model.predict(samples["test"]), loaded.predict(samples["test"])
     for name in ("image_scores", "anomaly_maps", "nearest"):
         assert np.array_equal(getattr(before, name), getattr(after, name))
     assert loaded.stats == model.stats and loaded.loader == model.loader
+    assert loaded.readings == model.readings and fitted.readings == {"c": Reading()}
     assert all(getattr(loaded, name) == getattr(model, name) for name in kind.cls.settings)
     before.save(tmp_path / "p.npz")
     stored = Predictions.load(tmp_path / "p.npz")

@@ -2,13 +2,16 @@
 
 import doctest
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from nbhelpers.analyses.all import run_scenario, write_metrics
 from nbhelpers.analyses.cross_scores import cross_scores
+from nbhelpers.data.images import read_image
 from nbhelpers.errors import ConfigError, DataError
 from nbhelpers.results.numbers import read_metrics
 from nbhelpers.results.table import MACRO
@@ -127,6 +130,55 @@ def test_changed_images_change_the_split_and_what_follows(tmp_path):
     )
     with pytest.raises(DataError, match="the same image content stands in two splits"):
         _ = folder.splits
+
+
+def deepened(source, root):
+    """The carpet category of ``source`` as a camera of 12 bits stores it, in files of 16."""
+    for path in (source / "carpet").rglob("*.png"):
+        copy = root / path.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if "ground_truth" in path.parts:
+            copy.write_bytes(path.read_bytes())
+        else:
+            grey = np.asarray(Image.open(path).convert("L")).astype(np.uint16)
+            Image.fromarray(grey * np.uint16(16) + np.uint16(7)).save(copy)
+            Image.fromarray(grey.astype(np.uint8)).save(path)
+
+
+def test_twelve_bits_are_scored_as_eight(tmp_path):
+    drawn = open_study("tiny", {**SMALL, "workspace": str(tmp_path)}).data_root
+    mine = drawn.parent / "eight"
+    shutil.copytree(drawn, mine)
+    deepened(mine, drawn.parent / "twelve")
+    options = {k: v for k, v in SMALL.items() if not k.startswith("data.")}
+
+    def study(folder, **data):
+        changes = {"data.root": f"data/raw/{folder}", "data.categories": ["carpet"], **data}
+        return open_study(
+            "folder", {**options, "workspace": str(tmp_path), "data.image_size": 64, **changes}
+        )
+
+    eight, twelve = study("eight"), study("twelve")
+    assert {s.reading.full_scale for s in twelve.samples("carpet")} == {4095}
+    assert {s.reading.full_scale for s in eight.samples("carpet")} == {None}
+    asked = {"fitted_on": "clean", "domain": "clean", "split": "test"}
+    expected = eight.predictions("patchcore", "carpet", **asked)
+    np.testing.assert_allclose(
+        twelve.predictions("patchcore", "carpet", **asked).image_scores,
+        expected.image_scores,
+        rtol=0.05,
+    )
+    # twins are written as 8 bit, of the same grey
+    images = [
+        read_image(one.split("carpet", "shift")["test"][0].image).astype(int)
+        for one in (eight, twelve)
+    ]
+    assert np.abs(images[0] - images[1]).mean() < 1
+    # another reading is another study, of the same split
+    other = study("twelve", **{"data.bit_depth": 14})
+    assert other.splits["carpet"]["train"][0].reading.full_scale == 16383
+    keys = {one.fitted("patchcore", "carpet").key for one in (eight, twelve, other)}
+    assert len(keys) == 3
 
 
 def test_images_that_were_not_drawn_here_are_never_replaced(tmp_path):

@@ -81,8 +81,9 @@ def shift_sample(
     """
     seed = image_seed(base_seed, sample.category, split, sample.id)
     parameters = sample_parameters(config, seed)
-    image = read_image(sample.image)
-    mask = None if sample.mask is None else read_mask(sample.mask, image.shape[:2])
+    image, mask = read_image(sample.image, sample.reading), None
+    if sample.mask is not None:
+        mask = read_mask(sample.mask, image.shape[:2], sample.reading)
     shifted, shifted_mask = apply_shift(image, mask, parameters)
     gain = illumination_gain(image.shape[:2], parameters)
     before = 0 if mask is None else int(mask.sum())

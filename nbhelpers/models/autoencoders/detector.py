@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,12 @@ from torch import Tensor
 from nbhelpers.config import digest
 from nbhelpers.config.autoencoders import BOOKKEEPING, AutoencoderConfig
 from nbhelpers.config.sections import BackboneConfig, GroupRule
+from nbhelpers.data.decode import upright_shape
 from nbhelpers.data.images import SampleDataset
 from nbhelpers.data.layout import Sample
 from nbhelpers.data.preprocess import denormalize
+from nbhelpers.data.reading import Reading
+from nbhelpers.data.resize import fill_square
 from nbhelpers.data.splits import group_keys
 from nbhelpers.errors import DataError, ModelError
 from nbhelpers.files import hash_file
@@ -140,6 +144,7 @@ class Autoencoder(Detector):
             raise DataError(
                 f"{self.name}: expected at least one image, found none; check the split"
             )
+        self.readings = {sample.category: sample.reading for sample in samples}
         SampleDataset(samples, self.image_size, phase="train")  # refuses defects
         self._is_fitted = False  # until the end, so that an interrupted training leaves no detector
         recipe = self.training_recipe(samples)
@@ -220,6 +225,7 @@ class Autoencoder(Detector):
             "threads": torch.get_num_threads(),
             "groups": self._groups(samples),
             "images": [(s.id, hash_file(s.image)) for s in samples],
+            "readings": {s.category: asdict(s.reading) for s in samples},
         }
 
     def _training_code(self) -> dict[str, Any]:
@@ -285,7 +291,8 @@ class Autoencoder(Detector):
 
         Returns:
             The images as the network sees them and their reconstructions, ``(N, 3, H, W)`` float32
-            in [-1, 1] each.
+            in [-1, 1] each. Letterboxed images are given without their bars, in the frame of
+            their masks.
 
         Raises:
             ModelError: If the detector is not fitted.
@@ -293,11 +300,17 @@ class Autoencoder(Detector):
         """
         self.tensors()
         pairs = [
-            self._with_reconstructions(batch.images)
+            [part.cpu().numpy() for part in self._with_reconstructions(batch.images)]
             for batch in self.batches(samples, "reconstruct", "test")
         ]
-        images, reconstructions = zip(*pairs, strict=True)
-        return torch.cat(images).numpy(), torch.cat(reconstructions).numpy()
+        images, reconstructions = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+        for row, sample in enumerate(map(self._read_as_fitted, samples)):
+            if sample.reading.letterbox:
+                shape = upright_shape(sample.image)
+                for planes in (images[row], reconstructions[row]):
+                    for plane in planes:
+                        plane[:] = fill_square(plane, shape)
+        return images, reconstructions
 
     @torch.no_grad()
     def attention(self, samples: Sequence[Sample]) -> np.ndarray:
@@ -414,6 +427,7 @@ class Autoencoder(Detector):
                 "backbone": self.backbone.model_dump(),
                 "loader": self.loader,
                 "stats": self.stats,
+                "readings": {name: asdict(reading) for name, reading in self.readings.items()},
                 "history": self.history,
             },
         )
@@ -438,6 +452,7 @@ class Autoencoder(Detector):
             "backbone",
             "loader",
             "stats",
+            "readings",
             "history",
         )
         tensors, stored = load_detector(path, cls.kind, keys, device)
@@ -466,6 +481,9 @@ class Autoencoder(Detector):
             )
         model.restore(tensors, path)
         model.stats, model.history = stored["stats"], stored["history"]
+        model.readings = {
+            name: Reading.from_json(reading) for name, reading in stored["readings"].items()
+        }
         return model
 
 

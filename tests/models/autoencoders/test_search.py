@@ -96,9 +96,9 @@ def watch(monkeypatch):
     trained, measured = [], []
     for module, seen in ((batches_module, trained), (image_module, measured)):
 
-        def read(path, read=module.read_image, seen=seen):
+        def read(path, reading, read=module.read_image, seen=seen):
             seen.append(path)
-            return read(path)
+            return read(path, reading)
 
         monkeypatch.setattr(module, "read_image", read)
     return trained, measured

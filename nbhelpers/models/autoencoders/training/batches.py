@@ -19,9 +19,10 @@ from torch.nn import functional as F
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 from nbhelpers.data.augment import train_augmentation
-from nbhelpers.data.images import SampleDataset, read_image, resize_image
+from nbhelpers.data.images import SampleDataset, read_image
 from nbhelpers.data.layout import Sample
 from nbhelpers.data.preprocess import normalize_image
+from nbhelpers.data.resize import resize_image
 from nbhelpers.errors import DataError
 from nbhelpers.models.autoencoders.pixels import PIXELS
 
@@ -134,7 +135,8 @@ class TrainingImages(Dataset):
 
     def _read(self, sample: Sample) -> np.ndarray:
         """Read an image as ``(image_size, image_size, 3)`` uint8."""
-        return resize_image(read_image(sample.image), self.image_size)
+        image = read_image(sample.image, sample.reading)
+        return resize_image(image, self.image_size, sample.reading)
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -69,7 +69,9 @@ def test_groups_are_held_out_whole():
 
 def test_only_good_training_images_are_opened(samples, run, monkeypatch):
     opened, read = set(), batches_module.read_image
-    monkeypatch.setattr(batches_module, "read_image", lambda path: opened.add(path) or read(path))
+    monkeypatch.setattr(
+        batches_module, "read_image", lambda path, reading: opened.add(path) or read(path, reading)
+    )
     _, result = run("run")
     assert opened == {sample.image for sample in samples["train"]}
     assert (result.stats["n_images"], result.stats["n_held_out"]) == (7, 1)
