@@ -10,7 +10,6 @@ before it, is stale.
 import hashlib
 import itertools
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,14 +136,15 @@ def code_digest(package: Path = ROOT / "nbhelpers") -> str:
     )
 
 
-def listing_digest(folder: Path) -> str:
-    """Digest of path, size and modification time of every file below ``folder``; no file is opened."""
+def listing_digest(folder: Path, files: Iterable[Path]) -> str:
+    """Digest of path, size and modification time of these files below ``folder``; none is opened.
+
+    A link stands for the file that it leads to; a link that leads nowhere stands for itself.
+    """
     rows = []
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            path = Path(parent, name)
-            stat = path.stat()
-            rows.append(f"{path.relative_to(folder).as_posix()}|{stat.st_size}|{stat.st_mtime_ns}")
+    for path in files:
+        stat = path.stat() if path.exists() else path.lstat()
+        rows.append(f"{path.relative_to(folder).as_posix()}|{stat.st_size}|{stat.st_mtime_ns}")
     return digest(sorted(rows))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nbhelpers.config import Config, load_config
-from nbhelpers.data.layout import find_categories, scan_category
+from nbhelpers.data.layout import find_categories, survey_category
 from nbhelpers.errors import ConfigError, StudyError, named_errors
 from nbhelpers.files import hash_file
 from nbhelpers.runner import graph
@@ -46,9 +46,10 @@ def plan(config: Config, overrides: dict[str, Any]) -> list[Job]:
     root, categories = config.data_root, config.data.categories
     if config.data.source == "folder":
         categories = categories or tuple(find_categories(root))
+        data = {}
         for category in categories:
-            scan_category(root, category)
-        data = {category: graph.listing_digest(root / category) for category in categories}
+            scan = survey_category(root, category, config.data.masks_pattern)
+            data[category] = graph.listing_digest(root, scan.files)
     else:
         data = dict.fromkeys(categories, "drawn from the settings")
     return graph.build_jobs(

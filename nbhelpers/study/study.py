@@ -114,7 +114,8 @@ class Study:
     def samples(self, category: str) -> list[Sample]:
         """All clean samples of a category, in a fixed order."""
         if category not in self._samples:
-            found = scan_category(self.data_root, category)
+            pattern = self.config.data.masks_pattern
+            found = scan_category(self.data_root, category, pattern)
             index = self._indexed(category, found)
             keys = {s.id: s.image.relative_to(self.data_root).as_posix() for s in found}
             peaks = {identity: index[key][4] for identity, key in keys.items()}

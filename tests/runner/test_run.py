@@ -13,9 +13,12 @@ import time
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import psutil
 import pytest
 
+from nbhelpers.data.images import write_png
+from nbhelpers.data.layout import survey_category
 from nbhelpers.errors import ConfigError, ResourceError
 from nbhelpers.evaluation.bootstrap import stated
 from nbhelpers.files import write_csv
@@ -295,16 +298,41 @@ def test_a_wrong_command_line_is_one_line_and_exit_code_2(arguments, words, caps
 
 
 def test_listing_digest_sees_a_changed_added_and_removed_file(tmp_path):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "x.png").write_bytes(b"1")
-    first = graph.listing_digest(tmp_path)
-    assert graph.listing_digest(tmp_path) == first
-    (tmp_path / "y.png").write_bytes(b"1")
-    assert graph.listing_digest(tmp_path) != first
-    (tmp_path / "y.png").unlink()
-    assert graph.listing_digest(tmp_path) == first
-    (tmp_path / "a" / "x.png").write_bytes(b"12")
-    assert graph.listing_digest(tmp_path) != first
+    x, y = tmp_path / "a" / "x.png", tmp_path / "y.png"
+    x.parent.mkdir()
+    x.write_bytes(b"1")
+    y.write_bytes(b"1")
+    first = graph.listing_digest(tmp_path, [x])
+    assert graph.listing_digest(tmp_path, [x]) == first
+    assert graph.listing_digest(tmp_path, [y, x]) == graph.listing_digest(tmp_path, [x, y]) != first
+    x.write_bytes(b"12")
+    assert graph.listing_digest(tmp_path, [x]) != first
+
+
+@pytest.mark.parametrize("link", ["train/good", "test/crack", "ground_truth/crack", "."])
+def test_a_changed_or_added_file_behind_a_link_is_seen(tmp_path, link):
+    base = tmp_path / "root" / "nut"
+    for name in (
+        "train/good/0.png",
+        "test/good/0.png",
+        "test/crack/0.png",
+        "ground_truth/crack/0.png",
+    ):
+        write_png(base / name, np.zeros((8, 8, 3), np.uint8))
+    (base / link).rename(tmp_path / "nas")
+    (base / link).symlink_to(tmp_path / "nas")
+    (base / "train/good/gone.png").symlink_to("nowhere.png")
+
+    def digest():
+        return graph.listing_digest(base.parent, survey_category(base.parent, "nut").files)
+
+    first = digest()
+    assert digest() == first
+    changed = sorted((tmp_path / "nas").rglob("0.png"))[0]
+    write_png(changed, np.full((8, 9, 3), 7, np.uint8))
+    second = digest()
+    (base / "train/good/gone.png").unlink()
+    assert len({first, second, digest()}) == 3
 
 
 def test_digest_keeps_parts_apart():
