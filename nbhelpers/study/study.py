@@ -192,6 +192,7 @@ class Study:
             self.config.seed,
             rules.stratify,
             rules.groups.get(category),
+            self.pixels(category),
         )
 
     def _write_splits(self, splits: Mapping[str, Split]) -> None:
