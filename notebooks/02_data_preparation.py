@@ -97,7 +97,7 @@ print(counts.pivot_table(index=["category", "defect"], columns="split", values="
 # ## Does anything leak?
 #
 # Checked for every category: no image, no file content and no object (where file names tell objects apart) in two
-# splits; all files there; a mask exactly where there is a defect.
+# splits; all files there; masks only where there is a defect.
 
 # %%
 verified = {name: study.verify(name, split) for name, split in splits.items()}
@@ -114,7 +114,8 @@ print("\n".join(f"{name}: {len(study.samples(name))} images of {n} objects" for 
 
 # %%
 again = {name: create_clean_split(study.samples(name), rules.train_ratio, rules.val_anomaly_ratio,
-                                  study.config.seed, rules.stratify, rules.groups.get(name)) for name in splits}
+                                  study.config.seed, rules.stratify, rules.groups.get(name),
+                                  study.pixels(name)) for name in splits}
 repeatable = {name: to_ids(again[name]) == to_ids(splits[name]) for name in splits}
 print(repeatable)
 
