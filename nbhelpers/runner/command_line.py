@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from nbhelpers.config import WORKSPACE_VARIABLE, parse_yaml
+from nbhelpers.config import WORKSPACE_VARIABLE, load_config, parse_yaml
 from nbhelpers.errors import ConfigError
 
 
@@ -75,6 +75,13 @@ def study_overrides(options: argparse.Namespace) -> dict[str, Any]:
     """
     overrides = parse_settings(options.set)
     if options.data_root:
+        drawn = load_config(options.profile).data.source == "synthetic"
+        if drawn and overrides.get("data.source") != "folder":
+            raise ConfigError(
+                f"--data-root {options.data_root}: expected a profile for images of a folder, found profile "
+                f"'{options.profile}', whose settings are for its own synthetic images; use --profile folder, or "
+                f"--set data.source=folder for these images with the settings of '{options.profile}'"
+            )
         overrides |= {
             "data.root": str(options.data_root.expanduser().resolve()),
             "data.source": "folder",

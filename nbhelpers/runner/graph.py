@@ -10,6 +10,7 @@ before it, is stale.
 import hashlib
 import itertools
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +90,11 @@ class Job:
         return {key: getattr(self, key) for key in keys}
 
 
+def _file_name(name: str) -> str:
+    """The name of a job in names of files: without braces, which Snakemake reads as wildcards."""
+    return name.replace("%", "%25").replace("{", "%7B").replace("}", "%7D")
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """Where the parts of a run lie below one profile's output folder."""
@@ -103,20 +109,25 @@ class RunFolder:
     def graph(self) -> Path:
         return self.run / "graph.json"
 
+    @property
+    def workplace(self) -> Path:
+        """The current folder of Snakemake and of its jobs."""
+        return self.run / "snakemake"
+
     def job(self, name: str) -> Path:
-        return self.run / "jobs" / f"{name}.json"
+        return self.run / "jobs" / f"{_file_name(name)}.json"
 
     def log(self, name: str) -> Path:
-        return self.run / "logs" / f"{name}.log"
+        return self.run / "logs" / f"{_file_name(name)}.log"
 
     def executed(self, name: str) -> Path:
-        return self.output / "executed" / f"{name}.ipynb"
+        return self.output / "executed" / f"{_file_name(name)}.ipynb"
 
     def running(self, name: str) -> Path:
-        return self.output / "executed" / f"{name}.running.ipynb"
+        return self.output / "executed" / f"{_file_name(name)}.running.ipynb"
 
     def failed(self, name: str) -> Path:
-        return self.output / "executed" / f"{name}.failed.ipynb"
+        return self.output / "executed" / f"{_file_name(name)}.failed.ipynb"
 
 
 def digest(parts: Iterable[str | bytes]) -> str:
@@ -272,6 +283,11 @@ def write_graph(
     """
     chosen = {job.name for job in jobs}
     rules = []
+
+    def seen(path: Path) -> str:
+        """The path as Snakemake sees it: relative, since a folder above may have braces in its name."""
+        return os.path.relpath(path, folder.workplace)
+
     for number, job in enumerate(jobs):
         job_file = folder.job(job.name)
         if force or _changes(job, job_file):
@@ -284,13 +300,14 @@ def write_graph(
         rules.append(
             {
                 "rule": f"job{number}_" + "".join(c if c.isalnum() else "_" for c in job.name),
-                "job": str(job_file),
-                "after": [str(path) for path in before],
-                "executed": str(folder.executed(job.name)),
-                "log": str(folder.log(job.name)),
+                "job": seen(job_file),
+                "command": [*command, str(job_file)],
+                "after": [seen(path) for path in before],
+                "executed": seen(folder.executed(job.name)),
+                "log": seen(folder.log(job.name)),
             }
         )
-    write_json(folder.graph, {"command": list(command), "jobs": rules})
+    write_json(folder.graph, {"jobs": rules})
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -107,6 +107,32 @@ def test_parameters_arrive_with_their_types_in_reading_order(done):
     assert executed.metadata.kernelspec.name == "python3"
 
 
+def test_braces_in_names_of_categories_and_folders(tmp_path):
+    """Snakemake reads braces as wildcards, papermill formats them."""
+    names = ["part {A}", "{category}"]
+    axes = {**AXES, "category": names}
+    dummy = Dummy(tmp_path / "work {x}", table=TABLE[:1], axes=axes)
+    dummy.write("03_shift", "assert category == 'part {A}', '{broken}'")
+    errors = executor.execute(dummy.jobs(), dummy.run_folder)
+    assert errors == {"03_shift__{category}": "AssertionError: {broken}"}
+    assert dummy.ran() == ["03_shift part {A}"]
+    states = graph.survey(dummy.jobs(), dummy.run_folder)
+    assert {name: state for name, (state, _) in states.items()} == {
+        "03_shift__part {A}": "done",
+        "03_shift__{category}": "failed",
+    }
+
+
+def test_names_of_jobs_have_files_of_their_own_without_braces(tmp_path):
+    folder = RunFolder(tmp_path)
+    names = ["a {b}", "a %7Bb%7D", "a %257Bb%257D", "{a} b", "a b"]
+    files = [
+        getattr(folder, kind)(n) for n in names for kind in ("job", "log", "executed", "failed")
+    ]
+    assert len(set(files)) == 20 and not any(set(path.name) & set("{}") for path in files)
+    assert folder.executed("03_shift__nut").name == "03_shift__nut.ipynb"
+
+
 def test_a_second_run_runs_nothing_and_says_so(done, capsys):
     assert executor.execute(done.jobs({"a.b": [1, True]}), done.run_folder) == {}
     assert done.ran() == []
@@ -287,6 +313,7 @@ def test_settings_are_read_as_yaml():
         (["--set", "seed=1e-5"], "seed"),
         (["--profile", "huge"], "tiny"),
         (["--profile", "folder", "--data-root", "no/such/folder"], "no/such/folder"),
+        (["--data-root", "."], "use --profile folder, or --set data.source=folder"),
         (["--only", "99"], "04"),
         (["--jobs", "0"], "--jobs"),
     ],
@@ -295,6 +322,17 @@ def test_a_wrong_command_line_is_one_line_and_exit_code_2(arguments, words, caps
     assert run_experiments.main([*arguments, "--status"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and words in error
+
+
+def test_a_data_root_is_not_run_with_the_settings_of_synthetic_images(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    root = ["--data-root", "images"]
+    meant = {"data.root": str(tmp_path / "images"), "data.source": "folder"}
+    for said in (["--profile", "folder"], ["--profile", "mvtec"], ["--set", "data.source=folder"]):
+        options = command_line.study_parser("").parse_args([*root, *said])
+        assert command_line.study_overrides(options) == meant
+    with pytest.raises(ConfigError, match="found profile 'tiny'"):
+        command_line.study_overrides(command_line.study_parser("").parse_args(root))
 
 
 def test_listing_digest_sees_a_changed_added_and_removed_file(tmp_path):
