@@ -35,9 +35,29 @@ from nbhelpers.errors import DataError
 OFFICIAL_COUNTS = {"hazelnut": (391, 40, 70), "carpet": (280, 28, 89), "zipper": (240, 32, 119)}
 #: Kinds of files that lie among images without being images.
 SIDE_SUFFIXES = (".txt", ".csv", ".json", ".xml", ".md", ".yaml", ".yml", ".html", ".log", ".ini")
-LONGEST_NAME = (
-    120  # bytes of a category's or defect type's name, which is a part of many file names
-)
+#: Names of folders, in small letters without signs, that other data sets give their good images.
+WORDS_FOR_GOOD = {
+    "clean",
+    "defectfree",
+    "fine",
+    "good",
+    "goodparts",
+    "gut",
+    "healthy",
+    "intact",
+    "io",
+    "negative",
+    "nodefect",
+    "nodefects",
+    "nondefective",
+    "normal",
+    "ok",
+    "okay",
+    "pass",
+    "passed",
+}
+#: Bytes of the name of a category or a defect type, which is a part of many names of files.
+LONGEST_NAME = 120
 SHOWN = 6  # most names of entries in one error
 
 
@@ -117,8 +137,10 @@ def _contents(folder: Path) -> str:
     """The entries of a folder as a text, folders with what they hold."""
     entries = []
     for path in children(folder):
-        inside = [child.name for child in children(path)[:3]] if path.is_dir() else []
-        entries.append(f"{path.name}/ ({', '.join(inside)})" if inside else path.name)
+        name = f"{path.name}/train" if (path / "train").is_dir() else path.name
+        inside = children(folder / name) if path.is_dir() else []
+        names = ", ".join(child.name for child in inside[:3]) + (", ..." if inside[3:] else "")
+        entries.append(f"{name}/ ({names})" if path.is_dir() else name)
     more = f" and {len(entries) - SHOWN} more" if len(entries) > SHOWN else ""
     return ", ".join(entries[:SHOWN]) + more or "nothing"
 
@@ -219,6 +241,12 @@ def survey_category(root: Path, category: str, masks_pattern: str = "") -> Scan:
                 f"{base}: expected names of categories and defect types of at most {LONGEST_NAME} bytes, found "
                 f"{len(name.encode())} for '{name}'; rename the folder"
             )
+    for name in defects:
+        if "".join(c for c in name.lower() if c.isalnum()) in WORDS_FOR_GOOD:
+            raise DataError(
+                f"{test / name}: expected the name of a defect, since every folder of test but '{GOOD}' holds defects, "
+                f"found '{name}'; rename it to '{GOOD}' if its images are good, or to what the defect is"
+            )
     parts = [("train", GOOD), *(("test", name) for name in (GOOD, *defects) if name in kinds)]
     trees = {part: walk(base.joinpath(*part)) for part in parts}
     for part, tree in trees.items():
@@ -239,7 +267,7 @@ def survey_category(root: Path, category: str, masks_pattern: str = "") -> Scan:
     ]
     every = [*trees.values(), truth]
     findings = [
-        *_missing_parts(category, samples),
+        *_missing_parts(category, samples, test),
         *(finding for tree in every for finding in _tree_findings(root, tree)),
         *_unused_folders(root, base),
         *search.findings,
@@ -255,17 +283,20 @@ def _kinds_of(tree: Tree) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "none"
 
 
-def _missing_parts(category: str, samples: list[Sample]) -> list[Finding]:
+def _missing_parts(category: str, samples: list[Sample], test: Path) -> list[Finding]:
     """Say what a category without good or defect test images cannot give."""
     _, good, defects = count_parts(samples)
     findings = []
     if not good:
+        types = ", ".join(sorted({s.defect_type for s in samples if s.label}))
         findings.append(
             Finding(
                 f"{category}/test/{GOOD}",
-                "no good test images",
+                "no good test images"
+                + (f"; all of these count as defects: {types}" if types else ""),
                 "nothing can be said about false alarms in the test set, and image AUROC is undefined",
-                "add good images that are not in train/good",
+                f"put good images that are not in train/good into test/{GOOD}",
+                harmful=bool(types) and not (test / GOOD).is_dir(),  # one of them may be good
             )
         )
     if not defects:

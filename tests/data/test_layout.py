@@ -122,9 +122,7 @@ def test_a_root_that_fits_no_layout_says_what_was_seen(tmp_path):
     with pytest.raises(DataError, match=r"found sets/ \(nut\).*use --data-root .*sets$"):
         find_categories(tmp_path)
     (tmp_path / "sets/nut/train/good").rename(tmp_path / "sets/nut/train/ok")
-    with pytest.raises(
-        DataError, match=r"found nut/ \(ground_truth, test, train\); .*<category>/tr"
-    ):
+    with pytest.raises(DataError, match=r"found nut/train/ \(ok\); .*<category>/tr"):
         find_categories(tmp_path / "sets")
     fill(tmp_path / "sets", "bolt")
     (finding,) = root_findings(tmp_path / "sets")
@@ -286,12 +284,15 @@ def test_a_name_that_is_not_utf8_is_named(tmp_path):
         find_categories(tmp_path)
 
 
+NO_GOOD = "no good test images; all of these count as defects: crack, hole"
+
+
 @pytest.mark.parametrize(
     ("gone", "parts", "words"),
     [
         (("test", "ground_truth"), (3, 0, 0), ["no good test images", "no defect images"]),
         (("test/crack", "test/hole", "ground_truth"), (3, 2, 0), ["no defect images"]),
-        (("test/good",), (3, 0, 4), ["no good test images"]),
+        (("test/good",), (3, 0, 4), [NO_GOOD]),
     ],
 )
 def test_a_category_without_a_part_of_the_test_set_is_read_and_said(tmp_path, gone, parts, words):
@@ -300,6 +301,7 @@ def test_a_category_without_a_part_of_the_test_set_is_read_and_said(tmp_path, go
         shutil.rmtree(tmp_path / "nut" / name)
     scan = survey_category(tmp_path, "nut")
     assert count_parts(scan.samples) == parts and [f.what for f in scan.findings] == words
+    assert [f.harmful for f in scan.findings] == [word == NO_GOOD for word in words]
 
 
 def test_an_empty_folder_test_good_is_said(tmp_path):
@@ -307,4 +309,13 @@ def test_an_empty_folder_test_good_is_said(tmp_path):
         path.unlink()
     scan = survey_category(tmp_path, "nut")
     assert count_parts(scan.samples) == (3, 0, 4)
-    assert [f.what for f in scan.findings] == ["no good test images"]
+    assert [(f.what, f.harmful) for f in scan.findings] == [(NO_GOOD, False)]
+
+
+@pytest.mark.parametrize("name", ["ok", "OK", "Good", "normal", "defect-free", "i.O."])
+@pytest.mark.parametrize("instead", [True, False])
+def test_good_images_under_another_name_are_not_taken_for_defects(tmp_path, name, instead):
+    test = fill(tmp_path, masks=False) / "nut/test"
+    (test / "good" if instead else test / "hole").rename(test / name)
+    with pytest.raises(DataError, match=f"test/{name}: expected the name of a defect.*to 'good'"):
+        scan_category(tmp_path, "nut")

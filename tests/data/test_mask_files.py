@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from nbhelpers.config import load_config
-from nbhelpers.data.images import write_png
+from nbhelpers.data.images import make_loader, write_png
 from nbhelpers.data.layout import survey_category
+from nbhelpers.data.shift.twins import load_shifted, write_shifted
+from nbhelpers.data.splits import create_clean_split, verify_split
 from nbhelpers.errors import ConfigError, DataError
 
 
@@ -77,6 +79,26 @@ def test_some_images_or_types_without_a_mask(tmp_path, masks, missing):
     assert pairs(scan) == dict(zip(images, [*masks, *[None] * missing], strict=True))
     (finding,) = scan.findings
     assert finding.what == f"{missing} of 3 defect images have no mask" and not finding.harmful
+
+
+def test_pixel_labels_are_unknown_where_a_mask_is_missing_in_both_domains(tmp_path):
+    images = [f"{kind}/{i}.png" for kind in ("crack", "hole") for i in range(4)]
+    build(tmp_path, images, [f"{T}/crack/{i}_mask.png" for i in range(3)])
+    for i in range(1, 6):
+        write_png(tmp_path / f"nut/train/good/{i}.png", np.full((8, 6, 3), i, np.uint8))
+    for i in range(3):
+        write_png(tmp_path / f"nut/{T}/crack/{i}_mask.png", np.full((8, 6), 255, np.uint8))
+    split = create_clean_split(survey_category(tmp_path, "nut").samples)
+    assert verify_split(split) == {"train": (4, 0), "val": (2, 2), "test": (1, 6)}
+    write_shifted(split, tmp_path / "shifted", load_config("tiny").shift, 42)
+    for parts in (split, load_shifted(tmp_path / "shifted", "nut")):
+        known = []
+        for name in ("val", "test"):
+            for batch in make_loader(parts[name], 32):
+                known += batch.has_mask.tolist()
+                shows = batch.masks.flatten(1).any(dim=1)
+                assert shows.tolist() == [bool(s.mask) for s in batch.samples]
+        assert sum(known) == 3 + 3  # the good images, and the defects that have a mask
 
 
 @pytest.mark.parametrize(
