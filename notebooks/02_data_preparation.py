@@ -103,8 +103,7 @@ note.show(types.reindex(columns=["train", "val", "test"]).astype(int), "defect_t
 # ## Does anything leak?
 #
 # The following is checked for every category: no image, no file content and no object (where file names say which
-# images show the same one) is in two splits; all files are there; and there is a mask exactly where there is a
-# defect.
+# images show the same one) is in two splits; all files are there; and there are masks only where there is a defect.
 
 # %%
 verified = {name: study.verify(name, split) for name, split in drawn.items()}
@@ -121,7 +120,8 @@ print("\n".join(f"{name}: no leak; {len(study.samples(name))} images of {groups[
 
 # %%
 again = {name: splits.create_clean_split(study.samples(name), rules.train_ratio, rules.val_anomaly_ratio,
-                                         study.config.seed, rules.stratify, rules.groups.get(name)) for name in drawn}
+                                         study.config.seed, rules.stratify, rules.groups.get(name),
+                                         study.pixels(name)) for name in drawn}
 repeatable = {name: splits.to_ids(again[name]) == splits.to_ids(drawn[name]) for name in drawn}
 print("\n".join(f"{name}: {'the same images as stored' if same else 'other images than stored'}"
                 for name, same in repeatable.items()))

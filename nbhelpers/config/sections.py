@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from string import Formatter
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -70,6 +71,22 @@ BitDepth = Annotated[int | str, BeforeValidator(_bit_depth)]
 Background = Annotated[int | tuple[int, int, int], BeforeValidator(_background)]
 
 
+def _mask_place(pattern: str) -> str:
+    """Check ``data.masks_pattern``: a path below the category's folder with known names in it."""
+    names = {"defect", "folder", "stem"}
+    try:
+        used = {name for _, name, _, _ in Formatter().parse(pattern) if name is not None}
+    except ValueError:  # a brace without its partner
+        used = {pattern}
+    parts = pattern.replace("\\", "/").split("/")
+    if pattern and (not used <= names or "stem" not in used or ".." in parts or parts[0] == ""):
+        raise ValueError(
+            "an empty text, or a path below the category's folder with {stem} in it, and if needed {defect} and "
+            "{folder}, for example ground_truth/{defect}/{stem}_gt.png"
+        )
+    return pattern
+
+
 class Settings(BaseModel):
     """Base of all sections: frozen, without unknown keys, and strict about types.
 
@@ -107,6 +124,7 @@ class DataConfig(Settings):
     image_size: Annotated[int, Field(ge=32)]
     bit_depth: BitDepth
     masks: Literal["auto", "invert"]
+    masks_pattern: Annotated[str, AfterValidator(_mask_place)]
     background: Background
     resize: Literal["stretch", "letterbox"]
     synthetic: SyntheticConfig

@@ -138,9 +138,9 @@ def check_images(samples: Sequence[Sample]) -> list[Finding]:
     deep_group = groups["deep"]
     if scale in FULL_SCALES and deep_group.files and max(deep_group.values) <= 255:
         groups["dark"].files, groups["dark"].values = deep_group.files, deep_group.values
-    found = [group.finding() for group in groups.values() if group.files]
+    findings = [group.finding() for group in groups.values() if group.files]
     if len(depths) == 2:
-        found.append(
+        findings.append(
             Finding(
                 samples[0].category,
                 f"images of 8 bits ({depths[False]}) beside images of more ({depths[True]})",
@@ -149,7 +149,7 @@ def check_images(samples: Sequence[Sample]) -> list[Finding]:
                 True,
             )
         )
-    return found
+    return findings
 
 
 def _header(image: Image.Image) -> tuple[bool, int]:

@@ -197,10 +197,10 @@ def _orientation(image: Image.Image) -> int:
     if image.format == "TIFF":  # both readers turn these themselves
         return 1
     try:
-        found = image.getexif().get(ORIENTATION, 1)
+        orientation = image.getexif().get(ORIENTATION, 1)
     except Exception:  # the pixels are whole, and viewers show them as stored
         return 1
-    return found if found in range(1, 9) else 1
+    return orientation if orientation in range(1, 9) else 1
 
 
 def _upright(picture: Picture, orientation: int) -> Picture:

@@ -123,9 +123,9 @@ def _are_labels(values: np.ndarray, levels: np.ndarray) -> bool:
 def _flat_share(values: np.ndarray, regions: np.ndarray) -> float:
     """The share of the pixels above zero that lie in regions of a single value."""
     inside = regions > 0
-    numbers, found = regions[inside], values[inside].astype(np.float64)
+    numbers, inner = regions[inside], values[inside].astype(np.float64)
     count = int(numbers.max()) + 1
     lowest, highest = np.full(count, np.inf), np.full(count, -np.inf)
-    np.minimum.at(lowest, numbers, found)
-    np.maximum.at(highest, numbers, found)
+    np.minimum.at(lowest, numbers, inner)
+    np.maximum.at(highest, numbers, inner)
     return float((lowest == highest)[numbers].mean())

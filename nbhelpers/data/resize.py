@@ -124,26 +124,26 @@ def _coverages(
         by_height.setdefault(down[region].bit_length(), []).append(region)
     for members in by_height.values():
         tall = max(down[region] for region in members)
-        place: dict[int, int] = {}
+        strip_of: dict[int, int] = {}
         ends: list[tuple[int, int]] = []  # a strip's last target column, and its number
         for region in members:
             if ends and ends[0][0] <= first[region]:
-                place[region] = ends[0][1]
-                heapq.heapreplace(ends, (end[region], place[region]))
+                strip_of[region] = ends[0][1]
+                heapq.heapreplace(ends, (end[region], strip_of[region]))
             else:
-                place[region] = len(ends)
-                heapq.heappush(ends, (end[region], place[region]))
+                strip_of[region] = len(ends)
+                heapq.heappush(ends, (end[region], strip_of[region]))
         strips = np.zeros((len(ends) * tall, width), np.float32)
         for region in members:
             y, x, n, m = top[region], left[region], down[region], across[region]
-            start = place[region] * tall
+            start = strip_of[region] * tall
             strips[start : start + n, x : x + m] += regions[y : y + n, x : x + m] == region
         strips = _resize_columns(strips, size)
         for several in _batches(members, [end[r] - first[r] for r in members], COLUMNS_AT_ONCE):
             columns = np.zeros((height, sum(end[r] - first[r] for r in several)), np.float32)
             at = 0
             for region in several:
-                start, n = place[region] * tall, end[region] - first[region]
+                start, n = strip_of[region] * tall, end[region] - first[region]
                 columns[top[region] : top[region] + down[region], at : at + n] = strips[
                     start : start + down[region], first[region] : end[region]
                 ]

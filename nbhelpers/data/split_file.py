@@ -42,7 +42,8 @@ def write_splits(
         path: The file. Its paths are relative to the data root, so that it is valid on any machine.
         splits: The splits by category.
         rules: The rules by which they were drawn.
-        pixels: By category, the hash of each image's pixels by sample id.
+        pixels: By category, the hash of each image's pixels by sample id. Images that are in no
+            split are listed as left out.
         metadata: Further facts to store, for example the seed.
 
     Raises:
@@ -56,7 +57,11 @@ def write_splits(
         "categories": {name: to_ids(split) for name, split in splits.items()},
         "training_pixels": {name: _moments(split["train"]) for name, split in splits.items()},
         "images": {
-            name: {s.id: pixels[name][s.id] for members in split.values() for s in members}
+            name: {identity: pixels[name][identity] for identity in sorted(pixels[name])}
+            for name in splits
+        },
+        "left_out": {
+            name: sorted(pixels[name].keys() - {i for ids in to_ids(split).values() for i in ids})
             for name, split in splits.items()
         },
     }
@@ -116,9 +121,10 @@ def read_splits(
         listed = [identity for split in SPLITS for identity in categories[name][split]]
         known = {sample.id for sample in samples[name]}
         _check(path, name, "no image that is gone", [i for i in listed if i not in known])
-        _check(path, name, "no image that was added", sorted(known - set(listed)))
+        left_out = [i for i in stored.get("left_out", {}).get(name, []) if i in known]
+        _check(path, name, "no image that was added", sorted(known - {*listed, *left_out}))
         hashes = stored.get("images", {}).get(name, {})
-        changed = [i for i in listed if i in hashes and hashes[i] != pixels[name][i]]
+        changed = [i for i in listed + left_out if i in hashes and hashes[i] != pixels[name][i]]
         _check(path, name, "the pixels that it lists", changed)
         splits[name] = from_ids(categories[name], samples[name])
     return splits

@@ -3,11 +3,13 @@
 Train is a share ``train_ratio`` of train/good. Validation is the rest of train/good and a share
 ``val_anomaly_ratio`` of the defect images, which calibrate thresholds. Test is all of test/good and
 the remaining defect images. Counts are rounded down. Images of one object (a group) are never in
-two splits.
+two splits, nor are images with the same pixels. An image of train/good that is also in the official
+test set is in no split: the test set stays the official one, and nobody learns from it.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -16,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from nbhelpers.config.sections import GroupRule
+from nbhelpers.data.findings import Finding
 from nbhelpers.data.layout import Sample
 from nbhelpers.errors import DataError
 
@@ -58,6 +61,29 @@ def group_keys(samples: Sequence[Sample], rule: GroupRule | None) -> dict[str, i
     return keys
 
 
+def copies_of_test(samples: Sequence[Sample], content: Mapping[str, str]) -> list[Sample]:
+    """The images of train/good that have the same pixels as an image of the official test set."""
+    tested = {content[s.id] for s in samples if s.source == "test"}
+    return [s for s in samples if s.source == "train" and content[s.id] in tested]
+
+
+def _with_equal_pixels(keys: Mapping[str, int], content: Mapping[str, str]) -> dict[str, int]:
+    """The groups of ``keys``, where those that have an image in common become one."""
+    merged = dict(keys)
+    first: dict[str, str] = {}
+    for identity in keys:
+        other = first.setdefault(content[identity], identity)
+        if merged[other] != merged[identity]:
+            old, new = sorted((merged[other], merged[identity]), reverse=True)
+            merged = {name: new if group == old else group for name, group in merged.items()}
+    return merged
+
+
+def _share(ratio: float, count: int) -> int:
+    """``ratio * count`` rounded down; 0.57 of 100 is 57, though the product of floats is less."""
+    return math.floor(ratio * count + 1e-9)
+
+
 def _draw(
     samples: Sequence[Sample], count: int, groups: Mapping[str, int], rng: np.random.Generator
 ) -> set[str]:
@@ -92,6 +118,7 @@ def create_clean_split(
     seed: int = 42,
     stratify: str = "none",
     groups: GroupRule | None = None,
+    content: Mapping[str, str] | None = None,
 ) -> Split:
     """Split the samples of one category into train, val and test.
 
@@ -103,22 +130,29 @@ def create_clean_split(
         stratify: ``none``, or ``defect`` to draw the same share of each defect type.
         groups: The rule that tells images of one object by their names; None if each image shows
             an object of its own.
+        content: The hash of each image's pixels by sample id. Images with equal pixels are kept in
+            one split, and ``copies_of_test`` are left out. None does not look for them.
 
     Returns:
         ``{"train": [...], "val": [...], "test": [...]}``, each in the order of ``samples``. Defect
-        images that share a group with a test/good image are always in test.
+        images that share a group with a test/good image are always in test. Where there are few or
+        no defect images, val or test has none, see ``split_findings``.
 
     Raises:
-        DataError: A split would have no good images, or no defect images where it needs some.
+        DataError: Train or val would have no good images.
     """
     keys = group_keys(samples, groups)
+    if content is not None:
+        copies = {s.id for s in copies_of_test(samples, content)}
+        samples = [s for s in samples if s.id not in copies]
+        keys = _with_equal_pixels({s.id: keys[s.id] for s in samples}, content)
     train_good = [s for s in samples if s.source == "train"]
     defects = [s for s in samples if s.label]
     good_rng, defect_rng = np.random.default_rng([seed, 0]), np.random.default_rng([seed, 1])
-    train = _draw(train_good, int(train_ratio * len(train_good)), keys, good_rng)
+    train = _draw(train_good, _share(train_ratio, len(train_good)), keys, good_rng)
     tested = {keys[s.id] for s in samples if s.source == "test" and not s.label}
     free = [s for s in defects if keys[s.id] not in tested]
-    count = int(val_anomaly_ratio * len(defects))
+    count = _share(val_anomaly_ratio, len(defects))
     if stratify == "defect":
         quotas = _quotas(Counter(s.defect_type for s in defects), count)
         val_defects: set[str] = set()
@@ -136,15 +170,13 @@ def create_clean_split(
             split["train" if sample.id in train else "val"].append(sample)
         else:
             split["val" if sample.id in val_defects else "test"].append(sample)
-    for name, members in split.items():
-        labels, needed = ({0}, "good") if name == "train" else ({0, 1}, "good and defect")
-        if {s.label for s in members} != labels:
-            counts = Counter(s.defect_type for s in members)
+    for name in ("train", "val"):
+        if all(s.label for s in split[name]):
+            whole = len({keys[s.id] for s in train_good})
             raise DataError(
-                f"category '{samples[0].category}': split '{name}' needs {needed} images, found "
-                f"{dict(counts) or 'none'}; {len(train_good)} train/good and {len(defects)} defect images are "
-                f"too few for train_ratio {train_ratio} and val_anomaly_ratio {val_anomaly_ratio}; add images "
-                "or change these settings"
+                f"category '{samples[0].category}': expected good images in split '{name}', found none; "
+                f"{len(train_good)} images of train/good in {whole} groups of one object or equal pixels are too "
+                f"few for train_ratio {train_ratio}; add images or change this setting"
             )
     return split
 
@@ -157,20 +189,18 @@ def verify_split(
     Args:
         split: A split that ``create_clean_split`` made or that was read from a file.
         groups: The rule with which it was drawn.
-        content: A hash of each file's bytes by sample id; files with equal bytes must not be in two
-            splits. None does not check this.
+        content: The hash of each image's pixels by sample id; images with equal pixels must not be
+            in two splits. None does not check this.
 
     Returns:
         The number of good and of anomalous images by split.
 
     Raises:
-        DataError: An image, its bytes or its object is in two splits; a file is missing; a good
-            image has a mask, or a defect image has none although others of its category have one;
-            a training image is anomalous.
+        DataError: An image, its pixels or its object is in two splits; a file is missing; a good
+            image has a mask; a training image is anomalous.
     """
     everything = [(name, sample) for name in SPLITS for sample in split[name]]
     keys = group_keys([sample for _, sample in everything], groups)
-    has_masks = any(sample.mask for _, sample in everything)
     seen: dict[object, tuple[str, Sample]] = {}
     for name, sample in everything:
         marks: dict[str, object] = {"image": sample.id, "object (group)": keys[sample.id]}
@@ -192,13 +222,32 @@ def verify_split(
                 f"{sample.image}: expected good images, found a defect image ({sample.defect_type}) in the "
                 "training split; move it to another split"
             )
-        if (sample.mask is not None) != (has_masks and bool(sample.label)):
+        if sample.mask is not None and not sample.label:
             raise DataError(
-                f"{sample.image}: expected {'a' if sample.label else 'no'} mask for defect type "
-                f"'{sample.defect_type}', found {sample.mask or 'none'}"
+                f"{sample.image}: expected no mask for a good image, found {sample.mask}"
             )
     anomalous = {name: sum(sample.label for sample in split[name]) for name in SPLITS}
     return {name: (len(split[name]) - anomalous[name], anomalous[name]) for name in SPLITS}
+
+
+def split_findings(split: Split) -> list[Finding]:
+    """Name what val and test cannot give because they have no defect images."""
+    members = [sample for name in SPLITS for sample in split[name]]
+    defects = sum(sample.label for sample in members)
+    lacking = {
+        "val": "thresholds that need defect images cannot be set, those from good images can",
+        "test": "detection and localisation cannot be measured",
+    }
+    return [
+        Finding(
+            f"{members[0].category}/test",
+            f"split '{name}' has no defect images ({defects} in the category)",
+            effect,
+            "add defect images, or change splits.val_anomaly_ratio",
+        )
+        for name, effect in lacking.items()
+        if not any(sample.label for sample in split[name])
+    ]
 
 
 def to_ids(split: Split) -> dict[str, list[str]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from nbhelpers.config import WORKSPACE_VARIABLE, parse_yaml
+from nbhelpers.config import WORKSPACE_VARIABLE, load_config, parse_yaml
 from nbhelpers.config.load import profiles
 from nbhelpers.errors import ConfigError, StudyError
 from nbhelpers.runtime import ROOT
@@ -82,16 +82,30 @@ def add_study_options(parser: argparse.ArgumentParser, profile: str | None = "ti
     )
 
 
-def study_overrides(options: argparse.Namespace) -> dict[str, Any]:
+def study_overrides(options: argparse.Namespace, draws: bool = False) -> dict[str, Any]:
     """Collect the settings that the options of ``add_study_options`` change.
 
     The workspace goes to the environment, where notebooks find it too.
 
+    Args:
+        options: What the command line says.
+        draws: Whether the command draws images into the data root, for which any profile fits.
+
     Raises:
-        ConfigError: See ``parse_settings``.
+        ConfigError: See ``parse_settings``; or ``--data-root`` is given with a profile for
+            synthetic images.
     """
     overrides = parse_settings(options.set)
     if options.data_root:
+        says_folder = draws or overrides.get("data.source") == "folder"
+        # without a profile the command chooses one for images of a folder
+        profile = options.profile if not says_folder else None
+        if profile and load_config(profile).data.source == "synthetic":
+            raise ConfigError(
+                f"--data-root {options.data_root}: expected a profile for images of a folder, found profile "
+                f"'{options.profile}', whose settings are for its own synthetic images; use --profile folder, or "
+                f"--set data.source=folder for these images with the settings of '{options.profile}'"
+            )
         overrides |= {
             "data.root": str(options.data_root.expanduser().resolve()),
             "data.source": "folder",

@@ -36,8 +36,9 @@ def command(options: argparse.Namespace) -> int:
     Raises:
         StudyError: The images cannot be fetched, or are not those of MVTec AD.
     """
-    overrides = study_overrides(options)
-    if options.source == "synthetic" and not options.verify:
+    draws = options.source == "synthetic" and not options.verify
+    overrides = study_overrides(options, draws)
+    if draws:
         overrides.pop("data.source", None)  # drawn, also into a folder that is named
         draw(options.profile or "tiny", overrides, options.dry_run)
         return 0

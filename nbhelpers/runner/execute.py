@@ -75,7 +75,7 @@ def _hand_to_snakemake(
     """
     command = [
         sys.executable, "-m", "snakemake", "--snakefile", str(Path(__file__).with_name("Snakefile")),
-        "--configfile", str(folder.graph), "--directory", str(folder.run / "snakemake"),
+        "--configfile", str(folder.graph), "--directory", str(folder.workplace),
         "--cores", str(jobs_at_once), "--scheduler", "greedy", "--keep-going", "--nolock",
         # Times of files decide, as in graph.survey. An executed notebook is never incomplete: it
         # gets its name last.
@@ -88,7 +88,7 @@ def _hand_to_snakemake(
     }
     errors: dict[str, str] = {}
     ended = 0
-    (folder.run / "snakemake").mkdir(exist_ok=True)
+    folder.workplace.mkdir(exist_ok=True)
     with (folder.run / "snakemake.log").open("w") as log:
         runner = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=log, text=True

@@ -138,6 +138,11 @@ class Job:
         return {key: getattr(self, key) for key in keys}
 
 
+def _file_name(name: str) -> str:
+    """The name of a job in names of files: without braces, which Snakemake reads as wildcards."""
+    return name.replace("%", "%25").replace("{", "%7B").replace("}", "%7D")
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """Where the files of a run are, below one profile's output folder."""
@@ -154,25 +159,30 @@ class RunFolder:
         """The graph that Snakemake reads."""
         return self.run / "graph.json"
 
+    @property
+    def workplace(self) -> Path:
+        """The current folder of Snakemake and of its jobs."""
+        return self.run / "snakemake"
+
     def job(self, name: str) -> Path:
         """Everything that the result of a job depends on."""
-        return self.run / "jobs" / f"{name}.json"
+        return self.run / "jobs" / f"{_file_name(name)}.json"
 
     def log(self, name: str) -> Path:
         """What the cells of a job printed, and its error."""
-        return self.run / "logs" / f"{name}.log"
+        return self.run / "logs" / f"{_file_name(name)}.log"
 
     def executed(self, name: str) -> Path:
         """The executed notebook of a job that is done."""
-        return self.output / "executed" / f"{name}.ipynb"
+        return self.output / "executed" / f"{_file_name(name)}.ipynb"
 
     def running(self, name: str) -> Path:
         """The notebook of a job that is running."""
-        return self.output / "executed" / f"{name}.running.ipynb"
+        return self.output / "executed" / f"{_file_name(name)}.running.ipynb"
 
     def failed(self, name: str) -> Path:
         """The notebook of a job that failed, with the error in it."""
-        return self.output / "executed" / f"{name}.failed.ipynb"
+        return self.output / "executed" / f"{_file_name(name)}.failed.ipynb"
 
 
 def digest(parts: Iterable[str | bytes]) -> str:
@@ -193,16 +203,15 @@ def code_digest(package: Path = ROOT / "nbhelpers") -> str:
     return digest(parts)
 
 
-def listing_digest(folder: Path) -> str:
-    """Give a digest of path, size and modification time of every file below ``folder``; no file is
-    opened.
+def listing_digest(folder: Path, files: Iterable[Path]) -> str:
+    """Give a digest of path, size and modification time of files below ``folder``; none is opened.
+
+    A link stands for the file that it leads to; a link that leads nowhere stands for itself.
     """
     rows = []
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            path = Path(parent, name)
-            stat = path.stat()
-            rows.append(f"{path.relative_to(folder).as_posix()}|{stat.st_size}|{stat.st_mtime_ns}")
+    for path in files:
+        stat = path.stat() if path.exists() else path.lstat()
+        rows.append(f"{path.relative_to(folder).as_posix()}|{stat.st_size}|{stat.st_mtime_ns}")
     return digest(sorted(rows))
 
 
@@ -339,6 +348,11 @@ def write_graph(
     """
     chosen = {job.name for job in jobs}
     rules = []
+
+    def seen(path: Path) -> str:
+        """Give a path relative to Snakemake's folder, since a folder above may have braces in its name."""
+        return os.path.relpath(path, folder.workplace)
+
     for number, job in enumerate(jobs):
         job_file = folder.job(job.name)
         if force or _changes(job, job_file):
@@ -351,10 +365,11 @@ def write_graph(
         rules.append(
             {
                 "rule": f"job{number}_" + "".join(c if c.isalnum() else "_" for c in job.name),
-                "job": str(job_file),
-                "after": [str(path) for path in before],
-                "executed": str(folder.executed(job.name)),
-                "log": str(folder.log(job.name)),
+                "job": seen(job_file),
+                "command": [*command, str(job_file)],
+                "after": [seen(path) for path in before],
+                "executed": seen(folder.executed(job.name)),
+                "log": seen(folder.log(job.name)),
             }
         )
-    write_json(folder.graph, {"command": list(command), "jobs": rules})
+    write_json(folder.graph, {"jobs": rules})

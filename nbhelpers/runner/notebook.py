@@ -38,7 +38,7 @@ def run_notebook(job_file: Path, cell_timeout: int) -> str:
     try:
         papermill.execute_notebook(
             jupytext.read(ROOT / job["source"]),
-            running,
+            str(running).replace("{", "{{").replace("}", "}}"),  # papermill formats this text
             parameters=job["parameters"],
             kernel_name="python3",
             cwd=ROOT,
@@ -79,9 +79,8 @@ def main() -> int:
         named = cannot_write(Path(failure.filename or options.job_file), failure)
         error = f"{type(named).__name__}: {named}"
     seconds = round(time.perf_counter() - start, 1)
-    print(
-        json.dumps({"name": options.job_file.stem, "seconds": seconds, "error": error}), flush=True
-    )
+    name = json.loads(options.job_file.read_text())["name"]
+    print(json.dumps({"name": name, "seconds": seconds, "error": error}), flush=True)
     return 1 if error else 0
 
 

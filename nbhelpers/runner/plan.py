@@ -3,7 +3,7 @@
 from typing import Any
 
 from nbhelpers.config import Config
-from nbhelpers.data.layout import find_categories, scan_category
+from nbhelpers.data.layout import find_categories, survey_category
 from nbhelpers.files import hash_file
 from nbhelpers.runner import graph
 from nbhelpers.runner.graph import Job
@@ -29,9 +29,10 @@ def plan(config: Config, overrides: dict[str, Any]) -> list[Job]:
     root, categories = config.data_root, config.data.categories
     if config.data.source == "folder":
         categories = categories or tuple(find_categories(root))
+        data = {}
         for category in categories:
-            scan_category(root, category)
-        data = {category: graph.listing_digest(root / category) for category in categories}
+            scan = survey_category(root, category, config.data.masks_pattern)
+            data[category] = graph.listing_digest(root, scan.files)
     else:
         data = dict.fromkeys(categories, "drawn from the settings")
     return graph.build_jobs(

@@ -164,7 +164,8 @@ class Study:
     def samples(self, category: str) -> list[Sample]:
         """All clean samples of a category, in a fixed order."""
         if category not in self._samples:
-            scanned = scan_category(self.data_root, category)
+            pattern = self.config.data.masks_pattern
+            scanned = scan_category(self.data_root, category, pattern)
             index = self._indexed(category, scanned)
             names = {s.id: s.image.relative_to(self.data_root).as_posix() for s in scanned}
             peaks = {identity: index[name].peak for identity, name in names.items()}
@@ -228,6 +229,7 @@ class Study:
             self.config.seed,
             rules.stratify,
             rules.groups.get(category),
+            self.pixels(category),
         )
 
     def _write_splits(self, splits: Mapping[str, Split]) -> None:

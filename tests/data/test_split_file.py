@@ -156,3 +156,23 @@ def test_variants_of_the_shift_and_data_roots_stand_side_by_side(tmp_path):
     names = [study.config.output_dir.name for study in studies]
     assert names[0] == "tiny" and names[1].startswith("tiny+severe-")
     assert names[2].startswith("tiny+moderate-rotation-") and names[4].startswith("tiny@elsewhere-")
+
+
+def test_a_training_image_that_is_in_the_test_set_is_listed_as_left_out(drawn):
+    study = reopen(drawn)
+    test = next(s for s in study.samples("carpet") if s.source == "test" and not s.label)
+    copy = study.data_root / "carpet/train/good/900.png"
+    copy.write_bytes(test.image.read_bytes())
+    reopen(drawn).resplit()
+    stored = read_json(drawn)
+    assert stored["left_out"]["carpet"] == ["carpet/train/good/900.png"]
+    assert (
+        stored["images"]["carpet"]["carpet/train/good/900.png"]
+        == stored["images"]["carpet"][test.id]
+    )
+    splits = read(drawn)["carpet"]
+    assert copy not in [s.image for part in splits.values() for s in part]
+    assert test.image in [s.image for s in splits["test"]]
+    write_png(copy, np.zeros((64, 64, 3), np.uint8))  # no copy any more: it must be drawn for
+    with pytest.raises(DataError, match="the pixels that it lists.*900.png"):
+        read(drawn)

@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 
 from nbhelpers.config.sections import GroupRule
+from nbhelpers.data.duplicates import duplicate_findings
 from nbhelpers.data.layout import OFFICIAL_COUNTS, Sample
 from nbhelpers.data.splits import (
     create_clean_split,
     from_ids,
     group_keys,
     split_counts,
+    split_findings,
     to_ids,
     verify_split,
 )
@@ -121,9 +123,109 @@ def test_groups_are_never_cut():
     assert "tile/test/crack/exp1_num_100050.jpg" in to_ids(split)["test"]
 
 
-def test_too_few_images_are_refused():
-    with pytest.raises(DataError, match="split 'val' needs good and defect images.*too few"):
-        create_clean_split(make(20, 5, {"a": 2}))
+def test_too_few_good_images_are_refused():
+    with pytest.raises(DataError, match="good images in split 'train', found none; 1 images"):
+        create_clean_split(make(1, 5, {"a": 10}))
+
+
+@pytest.mark.parametrize(
+    ("good", "defects", "expected", "lacking"),
+    [
+        (5, {"a": 3}, {"train": (8, 0), "val": (2, 0), "test": (5, 3)}, ["val"]),
+        (5, {}, {"train": (8, 0), "val": (2, 0), "test": (5, 0)}, ["val", "test"]),
+        (0, {"a": 4}, {"train": (8, 0), "val": (2, 1), "test": (0, 3)}, []),
+        (0, {}, {"train": (8, 0), "val": (2, 0), "test": (0, 0)}, ["val", "test"]),
+    ],
+)
+@pytest.mark.parametrize("stratify", ["none", "defect"])
+def test_few_or_no_test_images_are_split_and_said(good, defects, expected, lacking, stratify):
+    split = create_clean_split(make(10, good, defects), stratify=stratify)
+    assert sizes(split) == expected
+    found = split_findings(split)
+    assert [f.what.split("'")[1] for f in found] == lacking
+    assert not any(f.harmful for f in found)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "count", "drawn"), [(0.57, 100, 57), (0.29, 100, 29), (0.8, 391, 312), (0.07, 99, 6)]
+)
+def test_shares_are_rounded_down_exactly(ratio, count, drawn):
+    assert len(create_clean_split(make(count, 1, {"a": 9}), train_ratio=ratio)["train"]) == drawn
+    split = create_clean_split(make(9, 1, {"a": count}), val_anomaly_ratio=ratio)
+    assert sizes(split)["val"][1] == drawn
+
+
+def contents(samples, *copies):
+    """The hash of each sample's pixels: its id, but equal for those that are given together."""
+    return {s.id: s.id for s in samples} | {i: c[0] for c in copies for i in c}
+
+
+def homes(split, identities):
+    return {name for name, part in split.items() for s in part if s.id in identities}
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_images_with_equal_pixels_stay_in_one_split(seed):
+    samples = make(20, 5, {"a": 10, "b": 6})
+    good = [f"nut/train/good/{i:03d}.png" for i in (0, 7, 9)]
+    bad = ["nut/test/a/001.png", "nut/test/b/002.png"]
+    content = contents(samples, good, bad)
+    split = create_clean_split(samples, seed=seed, content=content)
+    assert len(homes(split, good)) == len(homes(split, bad)) == 1
+    assert sum(map(len, split.values())) == len(samples)
+    assert 13 < len(split["train"]) <= 16
+    verify_split(as_files(split), content=content)
+    (finding,) = duplicate_findings(samples, content)
+    assert finding.what == "3 images have the same pixels as another" and not finding.harmful
+
+
+def as_files(split):
+    """The split with a file that exists behind every image."""
+    return {name: [replace(s, image=Path(__file__)) for s in part] for name, part in split.items()}
+
+
+def test_without_equal_pixels_the_split_does_not_change():
+    samples = make(50, 10, {"a": 20, "b": 10})
+    assert create_clean_split(samples, content=contents(samples)) == create_clean_split(samples)
+
+
+def test_a_training_image_that_is_in_the_test_set_is_left_out():
+    samples = make(20, 5, {"a": 10})
+    both = ["nut/test/good/003.png", "nut/train/good/004.png"]
+    content = contents(samples, both)
+    split = create_clean_split(samples, content=content)
+    assert homes(split, both[:1]) == {"test"} and homes(split, both[1:]) == set()
+    assert sizes(split) == {"train": (15, 0), "val": (4, 3), "test": (5, 7)}
+    verify_split(as_files(split), content=content)
+    (finding,) = duplicate_findings(samples, content)
+    assert finding.file == both[1] and "also in the test set" in finding.what
+
+
+def test_a_picture_that_is_good_and_a_defect_is_harmful():
+    samples = make(20, 5, {"a": 10})
+    both = ["nut/test/a/001.png", "nut/test/good/003.png"]
+    content = contents(samples, both)
+    assert homes(create_clean_split(samples, content=content), both) == {"test"}
+    findings = duplicate_findings(samples, content)
+    assert [f.harmful for f in findings] == [True, False]
+    assert findings[0].file == " = ".join(both)
+
+
+def test_equal_pixels_and_objects_are_one_group_together():
+    train = numbered([base + shot for base in range(0, 20000, 1000) for shot in (0, 50)])
+    copies = ["tile/train/good/exp1_num_50.jpg", "tile/train/good/exp1_num_9000.jpg"]
+    content = contents(train, copies)
+    for seed in range(5):
+        split = create_clean_split(train, groups=RULE, seed=seed, content=content)
+        objects = {f"tile/train/good/exp1_num_{n}.jpg" for n in (0, 50, 9000, 9050)}
+        assert len(homes(split, objects)) == 1
+
+
+def test_a_category_of_one_picture_says_why_it_cannot_be_split():
+    samples = make(12, 5, {"a": 4})
+    content = contents(samples, [s.id for s in samples if s.source == "train"])
+    with pytest.raises(DataError, match="12 images of train/good in 1 groups"):
+        create_clean_split(samples, content=content)
 
 
 @pytest.fixture
@@ -155,9 +257,11 @@ def test_an_image_in_two_splits_is_found(sound):
 
 
 def test_missing_files_and_masks_are_found(sound):
-    bad = replace(sound["test"][-1], mask=None)
-    with pytest.raises(DataError, match="expected a mask for defect type 'a', found none"):
-        verify_split({**sound, "test": [*sound["test"][:-1], bad]})
+    without = replace(sound["test"][-1], mask=None)  # some images may have no mask
+    verify_split({**sound, "test": [*sound["test"][:-1], without]})
+    bad = replace(sound["train"][-1], mask=Path("m.png"))
+    with pytest.raises(DataError, match="expected no mask for a good image, found m.png"):
+        verify_split({**sound, "train": [*sound["train"][:-1], bad]})
     sound["train"][0].image.unlink()
     with pytest.raises(DataError, match="no such file"):
         verify_split(sound)

@@ -133,6 +133,7 @@ def test_every_notebook_is_in_a_group_and_no_group_is_empty():
         (["--set", "seed=1e-5"], "seed"),
         (["--profile", "huge"], "tiny"),
         (["--profile", "folder", "--data-root", "no/such/folder"], "no/such/folder"),
+        (["--data-root", "."], "use --profile folder, or --set data.source=folder"),
         (["--only", "99"], "04"),
         (["--only", "training"], "train"),
     ],
@@ -146,6 +147,20 @@ def test_a_wrong_command_line_is_one_line_and_exit_code_2(arguments, words, caps
 def test_a_number_of_jobs_below_one_is_refused(capsys):
     assert commands.main(["run", "--jobs", "0", "--status"]) == 2
     assert "--jobs: expected 1 or more, found 0" in capsys.readouterr().err
+
+
+def test_a_data_root_is_not_run_with_the_settings_of_synthetic_images(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    root = ["--data-root", "images"]
+    expected = {"data.root": str(tmp_path / "images"), "data.source": "folder"}
+    for choice in (
+        ["--profile", "folder"],
+        ["--profile", "mvtec"],
+        ["--set", "data.source=folder"],
+    ):
+        assert overrides(*root, *choice) == expected
+    with pytest.raises(ConfigError, match="found profile 'tiny'"):
+        overrides(*root)
 
 
 class NewError(DivergenceError):

@@ -12,9 +12,12 @@ import time
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import psutil
 import pytest
 
+from nbhelpers.data.images import write_png
+from nbhelpers.data.layout import survey_category
 from nbhelpers.errors import ResourceError
 from nbhelpers.runner import execute as executor
 from nbhelpers.runner import graph
@@ -98,6 +101,32 @@ def test_parameters_arrive_with_their_types_in_reading_order(done):
     ]
     executed = nbformat.read(done.run_folder.executed("04_fit__rug__clean"), as_version=4)
     assert executed.metadata.kernelspec.name == "python3"
+
+
+def test_braces_in_names_of_categories_and_folders(tmp_path):
+    """Snakemake reads braces as wildcards, papermill formats them."""
+    names = ["part {A}", "{category}"]
+    axes = {**AXES, "category": names}
+    dummy = Dummy(tmp_path / "work {x}", table=TABLE[:1], axes=axes)
+    dummy.write("03_shift", "assert category == 'part {A}', '{broken}'")
+    errors = executor.execute(dummy.jobs(), dummy.run_folder)
+    assert errors == {"03_shift__{category}": "AssertionError: {broken}"}
+    assert dummy.ran() == ["03_shift part {A}"]
+    states = graph.survey(dummy.jobs(), dummy.run_folder)
+    assert {name: state for name, (state, _) in states.items()} == {
+        "03_shift__part {A}": "done",
+        "03_shift__{category}": "failed",
+    }
+
+
+def test_names_of_jobs_have_files_of_their_own_without_braces(tmp_path):
+    folder = RunFolder(tmp_path)
+    names = ["a {b}", "a %7Bb%7D", "a %257Bb%257D", "{a} b", "a b"]
+    files = [
+        getattr(folder, kind)(n) for n in names for kind in ("job", "log", "executed", "failed")
+    ]
+    assert len(set(files)) == 20 and not any(set(path.name) & set("{}") for path in files)
+    assert folder.executed("03_shift__nut").name == "03_shift__nut.ipynb"
 
 
 def test_a_second_run_runs_nothing_and_says_so(done, capsys):
@@ -258,16 +287,41 @@ def test_a_killed_snakemake_loses_nothing_that_is_done(held):
 
 
 def test_listing_digest_sees_a_changed_added_and_removed_file(tmp_path):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "x.png").write_bytes(b"1")
-    first = graph.listing_digest(tmp_path)
-    assert graph.listing_digest(tmp_path) == first
-    (tmp_path / "y.png").write_bytes(b"1")
-    assert graph.listing_digest(tmp_path) != first
-    (tmp_path / "y.png").unlink()
-    assert graph.listing_digest(tmp_path) == first
-    (tmp_path / "a" / "x.png").write_bytes(b"12")
-    assert graph.listing_digest(tmp_path) != first
+    x, y = tmp_path / "a" / "x.png", tmp_path / "y.png"
+    x.parent.mkdir()
+    x.write_bytes(b"1")
+    y.write_bytes(b"1")
+    first = graph.listing_digest(tmp_path, [x])
+    assert graph.listing_digest(tmp_path, [x]) == first
+    assert graph.listing_digest(tmp_path, [y, x]) == graph.listing_digest(tmp_path, [x, y]) != first
+    x.write_bytes(b"12")
+    assert graph.listing_digest(tmp_path, [x]) != first
+
+
+@pytest.mark.parametrize("link", ["train/good", "test/crack", "ground_truth/crack", "."])
+def test_a_changed_or_added_file_behind_a_link_is_seen(tmp_path, link):
+    base = tmp_path / "root" / "nut"
+    for name in (
+        "train/good/0.png",
+        "test/good/0.png",
+        "test/crack/0.png",
+        "ground_truth/crack/0.png",
+    ):
+        write_png(base / name, np.zeros((8, 8, 3), np.uint8))
+    (base / link).rename(tmp_path / "nas")
+    (base / link).symlink_to(tmp_path / "nas")
+    (base / "train/good/gone.png").symlink_to("nowhere.png")
+
+    def digest():
+        return graph.listing_digest(base.parent, survey_category(base.parent, "nut").files)
+
+    first = digest()
+    assert digest() == first
+    changed = sorted((tmp_path / "nas").rglob("0.png"))[0]
+    write_png(changed, np.full((8, 9, 3), 7, np.uint8))
+    second = digest()
+    (base / "train/good/gone.png").unlink()
+    assert len({first, second, digest()}) == 3
 
 
 def test_digest_keeps_parts_apart():

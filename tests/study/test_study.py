@@ -120,7 +120,8 @@ def test_changed_images_change_the_split_and_what_follows(tmp_path):
     study = open_study("tiny", {**SMALL, "workspace": str(tmp_path)})
     first = study.splits["carpet"]
     assert study.verify("carpet", first)["train"] == (8, 0)
-    # the same images as the user's own folder, one of them a copy of another: a leak that is named
+    # the same images as the user's own folder, one training image a copy of a test image: no
+    # detector learns from an image that is tested on
     root = study.data_root
     source, copy = first["train"][0].image, first["test"][0].image
     copy.write_bytes(source.read_bytes())
@@ -128,8 +129,13 @@ def test_changed_images_change_the_split_and_what_follows(tmp_path):
         "folder",
         {"data.root": str(root), "data.categories": ["carpet"], "workspace": str(tmp_path)},
     )
+    split = folder.splits["carpet"]
+    assert source not in [sample.image for part in split.values() for sample in part]
+    assert copy in [sample.image for sample in split["test"]]
+    assert folder.verify("carpet", split)["test"] == study.verify("carpet", first)["test"]
+    leak = {**split, "train": [*split["train"], first["train"][0]]}
     with pytest.raises(DataError, match="the same image content stands in two splits"):
-        _ = folder.splits
+        folder.verify("carpet", leak)
 
 
 def deepened(source, root):

@@ -3,12 +3,15 @@
 The folders are ``<out_dir>/<category>/{train,val,test}/{images,masks}/``, beside the file
 ``<out_dir>/<category>/manifest.csv``. Images are named ``<official split>_<defect
 type>_<stem>_shifted.png``, because files of different folders share their numbers, and
-``train/good/000`` and ``test/good/000`` may be in one split.
+``train/good/000`` and ``test/good/000`` may be in one split. Where such a name is too long, or two
+images would have it, a short hash of the image's id stands behind the stem.
 """
 
 from __future__ import annotations
 
+import hashlib
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,9 @@ from nbhelpers.errors import DataError
 from nbhelpers.files import cannot_write
 
 MANIFEST = "manifest.csv"
+LONGEST_NAME = (
+    230  # bytes: with _mask.png and what a temporary name adds, below the 255 of a file system
+)
 TEXT_COLUMNS = (
     "id",
     "source_id",
@@ -47,15 +53,31 @@ FLOAT_COLUMNS = (
 Row = dict[str, Any]  # one row of the manifest: text, numbers and truth values by column
 
 
-def _paths(sample: Sample, split: str) -> tuple[str, str]:
-    """The paths of a sample's shifted image and mask, relative to the output folder."""
-    name = f"{sample.source}_{sample.defect_type}_{sample.image.stem}_shifted"
-    folder = f"{sample.category}/{split}"
-    return f"{folder}/images/{name}.png", f"{folder}/masks/{name}_mask.png"
+def _name(sample: Sample, tagged: bool = False) -> str:
+    """The name of a sample's shifted image without its suffix, of at most ``LONGEST_NAME`` bytes."""
+    start, tag = f"{sample.source}_{sample.defect_type}_", ""
+    stem = sample.image.stem
+    if tagged or len(f"{start}{stem}_shifted".encode()) > LONGEST_NAME:
+        tag = "_" + hashlib.sha256(sample.id.encode()).hexdigest()[:12]
+    room = LONGEST_NAME - len(f"{start}{tag}_shifted".encode())
+    stem = stem.encode()[:room].decode(errors="ignore")  # not half a character
+    return f"{start}{stem}{tag}_shifted"
+
+
+def _names(samples: Iterable[Sample]) -> dict[str, str]:
+    """The name of each sample's shifted image by sample id; no two are equal, in small letters too,
+    since macOS and Windows do not tell letters' cases.
+    """
+    plain = {sample.id: _name(sample) for sample in samples}
+    count = Counter(name.casefold() for name in plain.values())
+    return {
+        sample.id: _name(sample, tagged=count[plain[sample.id].casefold()] > 1)
+        for sample in samples
+    }
 
 
 def shift_sample(
-    sample: Sample, split: str, config: ShiftConfig, base_seed: int
+    sample: Sample, split: str, config: ShiftConfig, base_seed: int, name: str | None = None
 ) -> tuple[np.ndarray, np.ndarray | None, Row]:
     """Read one sample and shift it.
 
@@ -66,6 +88,7 @@ def shift_sample(
         split: Its split, ``train``, ``val`` or ``test``.
         config: The settings of the shift.
         base_seed: The study's seed.
+        name: The name of its shifted image without the suffix; None for the usual one.
 
     Returns:
         The ``(H, W, 3)`` uint8 image, its ``(H, W)`` 0/1 mask (None if the sample has none), and its
@@ -81,14 +104,17 @@ def shift_sample(
     """
     seed = image_seed(base_seed, sample.category, split, sample.id)
     parameters = sample_parameters(config, seed)
-    image, mask = read_image(sample.image, sample.reading), None
+    image = read_image(sample.image, sample.reading)
+    mask = None
     if sample.mask is not None:
         mask = read_mask(sample.mask, image.shape[:2], sample.reading)
     shifted, shifted_mask = apply_shift(image, mask, parameters)
     gain = illumination_gain(image.shape[:2], parameters)
     before = 0 if mask is None else int(mask.sum())
     after = 0 if shifted_mask is None else int(shifted_mask.sum())
-    image_path, mask_path = _paths(sample, split)
+    name = name or _name(sample)
+    folder = f"{sample.category}/{split}"
+    image_path, mask_path = f"{folder}/images/{name}.png", f"{folder}/masks/{name}_mask.png"
     row: Row = {
         "id": image_path,
         "source_id": sample.id,
@@ -113,8 +139,8 @@ def shift_sample(
     return shifted, shifted_mask, row
 
 
-def _check_names(samples_by_split: Mapping[str, Sequence[Sample]]) -> str:
-    """The category of the samples; refuses several categories, and two samples with one name."""
+def _check_samples(samples_by_split: Mapping[str, Sequence[Sample]]) -> str:
+    """The category of the samples; refuses several categories, and an image that is listed twice."""
     samples = [(split, sample) for split, members in samples_by_split.items() for sample in members]
     categories = sorted({sample.category for _, sample in samples})
     if len(categories) != 1:
@@ -122,17 +148,14 @@ def _check_names(samples_by_split: Mapping[str, Sequence[Sample]]) -> str:
             f"shifted set: expected samples of one category, found {categories or 'no sample'}; write one "
             "category at a time"
         )
-    taken: dict[str, Sample] = {}
+    listed: dict[str, str] = {}
     for split, sample in samples:
-        # the key leaves out the split, so that one image in two splits is refused, and ignores case,
-        # as macOS and Windows do
-        key = Path(_paths(sample, split)[0]).name.casefold()
-        if key in taken:
+        if sample.id in listed:
             raise DataError(
-                f"{taken[key].id} and {sample.id}: expected different names of their shifted images, found "
-                f"{key} for both; rename one of the two files, or list an image in one split only"
+                f"shifted set: expected each image once, found {sample.id} in '{listed[sample.id]}' and "
+                f"{sample.id} in '{split}'; list an image in one split only"
             )
-        taken[key] = sample
+        listed[sample.id] = split
     return categories[0]
 
 
@@ -159,11 +182,11 @@ def write_shifted(
         The manifest, as ``read_manifest`` returns it.
 
     Raises:
-        DataError: Names collide, there are several categories, an image or a mask cannot be read, or
+        DataError: An image is listed twice, there are several categories, an image or a mask cannot be read, or
             the category's folder exists and is not a shifted set (it is not touched).
         ResourceError: The folder may not be written, or the disk is full.
     """
-    category = _check_names(samples_by_split)
+    category = _check_samples(samples_by_split)
     target, partial = Path(out_dir) / category, Path(out_dir) / f".{category}.partial"
     if target.exists() and not (target / MANIFEST).is_file() and any(target.iterdir()):
         raise DataError(
@@ -171,11 +194,12 @@ def write_shifted(
             "choose another output folder or move that one away"
         )
     jobs = [(split, sample) for split, samples in samples_by_split.items() for sample in samples]
+    names = _names([sample for _, sample in jobs])
     try:
         shutil.rmtree(partial, ignore_errors=True)
         rows = []
         for split, sample in progress(jobs):
-            image, mask, row = shift_sample(sample, split, config, base_seed)
+            image, mask, row = shift_sample(sample, split, config, base_seed, names[sample.id])
             write_png(partial / Path(row["image"]).relative_to(category), image)
             if mask is not None:
                 write_png(partial / Path(row["mask"]).relative_to(category), mask * np.uint8(255))

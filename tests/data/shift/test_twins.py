@@ -3,11 +3,13 @@ file by file.
 """
 
 import hashlib
+import re
 from dataclasses import fields
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from nbhelpers.config import load_config
 from nbhelpers.config.sections import ShiftConfig
@@ -171,18 +173,60 @@ def test_load_gives_the_splits_back_in_order(tmp_path, splits):
         load_shifted(tmp_path, "bolt")
 
 
-def test_collisions_are_refused_before_anything_is_written(tmp_path, source, splits):
-    write_png(source / "nut/test/good/twin.png", np.zeros((*SIZE, 3), np.uint8))
-    twin = scan_category(source, "nut")[3:]
-    first = next(s for s in twin if s.image.stem == "twin")
-    second = type(first)(first.id.replace(".png", ".jpg"), first.image, None, "nut", "good")
-    for bad in ({"test": [first, second]}, {"val": splits["val"], "test": splits["val"][:1]}):
-        with pytest.raises(DataError) as error:
-            write_shifted(bad, tmp_path / "out", config(), 0)
-        assert str(error.value).count("nut/") == 2  # both are named
+def test_an_image_in_two_splits_is_refused_before_anything_is_written(tmp_path, splits):
+    with pytest.raises(DataError) as error:
+        write_shifted(
+            {"val": splits["val"], "test": splits["val"][:1]}, tmp_path / "out", config(), 0
+        )
+    assert str(error.value).count("nut/") == 2  # both are named
     with pytest.raises(DataError, match="one category"):
         write_shifted({"train": []}, tmp_path / "out", config(), 0)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        ["test/good/000.jpg"],  # the same stem
+        ["test/good/late/000.png", "test/good/early/000.png"],  # in sub-folders
+        ["test/good_b/000.png", "test/good/b_000.png"],  # two paths that make one name
+        ["test/good/A.png", "test/good/a.png"],  # one name where letters' cases are not told apart
+    ],
+)
+def test_twins_whose_usual_names_collide_get_names_of_their_own(tmp_path, source, others):
+    for name in others:
+        (source / "nut" / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", SIZE[::-1], (90, 80, 70)).save(source / "nut" / name)
+    samples = scan_category(source, "nut")
+    manifest = write_shifted({"test": samples}, tmp_path / "out", config(), 0)
+    assert verify_shifted(tmp_path / "out", "nut")["images"] == len(samples)
+    assert len({name.casefold() for name in manifest["image"]}) == len(samples)
+    ids = dict(zip(manifest["source_id"], manifest["image"], strict=True))
+    assert ids["nut/test/spot/000.png"] == "nut/test/images/test_spot_000_shifted.png"
+    hashed = [i for i in ids if re.search("_[0-9a-f]{12}_shifted.png$", ids[i])]
+    assert {f"nut/{name}" for name in others} <= set(hashed) and len(hashed) <= len(others) + 1
+    again = write_shifted({"test": samples[::-1]}, tmp_path / "again", config(), 0)
+    assert dict(zip(again["source_id"], again["image"], strict=True)) == ids
+
+
+@pytest.mark.parametrize(
+    "stem", ["SN0123456789-" * 18 + "x" * 17, "検" * 83, "\u00fc" * 125, "x" * 210]
+)
+def test_twins_of_long_names(tmp_path, source, stem):
+    good, bad = source / "nut/train/good", source / "nut/test/spot"
+    for path in (good / "000.png", bad / "000.png"):
+        path.rename(path.with_name(f"{stem}.png"))
+    (good / "001.png").rename(good / f"{stem[:-1]}y.png")  # equal but for the last letter
+    mask = source / "nut/ground_truth/spot/000_mask.png"
+    mask.rename(mask.with_name(f"{stem}.png"))  # _mask would be too long
+    samples = scan_category(source, "nut")
+    assert sum(s.mask is not None for s in samples) == 6
+    manifest = write_shifted({"test": samples}, tmp_path / "out", config(), 0)
+    assert verify_shifted(tmp_path / "out", "nut")["masks"] == 6
+    usual = f"nut/test/images/train_good_{stem}_shifted.png"
+    assert (usual in set(manifest["image"])) == (stem == "x" * 210)
+    again = dict(zip(manifest["source_id"], manifest["image"], strict=True))
+    assert len(set(again.values())) == len(samples)
 
 
 def test_a_foreign_folder_is_left_alone(tmp_path, source, splits):
