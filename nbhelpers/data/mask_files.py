@@ -91,8 +91,8 @@ class MaskSearch:
             fitting = [] if kind == GOOD else self._images_of(mask, kind, "/".join(folders))
             if len(fitting) > 1:
                 raise DataError(
-                    f"{mask}: fits {fitting[0]} and {fitting[1]}, which share a stem, so their mask is ambiguous; rename "
-                    "one of these images, or put masks in folders like their images"
+                    f"{mask}: expected one image that it fits, found {fitting[0]} and {fitting[1]}, which share a "
+                    "stem; rename one of these images, or put masks in folders like their images"
                 )
             if fitting:
                 self._take(mask, fitting[0])
