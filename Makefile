@@ -79,7 +79,7 @@ format: .venv/.installed
 	@$(PY) -m ruff format .
 
 sync: .venv/.installed
-	@exec $(PY) -m nbhelpers.runner.sync $(ARGS)
+	@exec $(PY) scripts/sync_notebooks.py $(ARGS)
 
 docs: .venv/.docs
 	@$(PY) -m sphinx -W --keep-going -q -b html -c docs . docs/_build/html
