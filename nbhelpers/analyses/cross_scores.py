@@ -66,7 +66,7 @@ def crossed_scores(study: Study, method: str, category: str) -> Artefact[pd.Data
         "cross_scores",
         "data.splits",
         functions=(crossed_scores, assign_folds),  # not their modules: no metric takes part
-        detector=study.fitted(method, category).key,
+        detector=study.fitted(method, category),
         tested_on=[study.domain_key(category, domain) for domain in study.test_domains],
         folds=folds,
     )

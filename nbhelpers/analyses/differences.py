@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 
 from nbhelpers.analyses.parts import Part, make_part
-from nbhelpers.analyses.scenarios import cell, tested
+from nbhelpers.analyses.scenarios import Evaluated, cell, tested
 from nbhelpers.evaluation import cell as evaluation
 from nbhelpers.evaluation.bootstrap import entry
 from nbhelpers.evaluation.cell import Draws, draw_seed
 from nbhelpers.evaluation.metrics import RATE_METRICS, Array
 from nbhelpers.results.table import MACRO, Entry, detailed, to_rows
 from nbhelpers.scenarios import COMPARISONS
-from nbhelpers.study import Study
+from nbhelpers.study import Artefact, Study
 
 #: Metrics whose recovered share is computed.
 RECOVERED = ("image_auroc", "aupro", "f1", "specificity", "balanced_accuracy")
@@ -65,11 +65,9 @@ def _sides(study: Study, method: str, category: str, *names: str) -> list[_Side]
     return sides
 
 
-def _inputs(study: Study, method: str, *names: str) -> list[str]:
-    """Keys of a method's cells in the named scenarios."""
-    return [
-        cell(study, name, method, category).key for name in names for category in study.categories
-    ]
+def _inputs(study: Study, method: str, *names: str) -> list[Artefact[Evaluated]]:
+    """A method's cells in the named scenarios."""
+    return [cell(study, name, method, category) for name in names for category in study.categories]
 
 
 def difference_part(study: Study, before: str, after: str, method: str) -> Part:

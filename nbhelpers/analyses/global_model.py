@@ -14,13 +14,13 @@ import numpy as np
 import pandas as pd
 
 from nbhelpers.analyses.parts import Part, make_part
-from nbhelpers.analyses.scenarios import cell, evaluate_cell, tested
+from nbhelpers.analyses.scenarios import Evaluated, cell, evaluate_cell, tested
 from nbhelpers.analyses.thresholds import transfer_entries
 from nbhelpers.evaluation.bootstrap import entry, stated
 from nbhelpers.predictions import Predictions
 from nbhelpers.results.table import detailed, to_rows
 from nbhelpers.scenarios import GLOBAL
-from nbhelpers.study import Study
+from nbhelpers.study import Artefact, Study
 
 #: A patch is a defect patch where a defect covers at least this share of its square.
 COVERED = 0.5
@@ -100,15 +100,15 @@ def shortcut_part(study: Study) -> Part:
         __name__,
         "shortcut",
         make,
-        cells=_keys(study),
+        cells=_cells(study),
         confidence=study.config.evaluation.confidence,
         draws=study.config.evaluation.bootstrap_draws,
     )
 
 
-def _keys(study: Study) -> list[str]:
-    """Keys of the global model's cells."""
-    return [cell(study, "global", method, category).key for method, category in study.cells]
+def _cells(study: Study) -> list[Artefact[Evaluated]]:
+    """The global model's cells."""
+    return [cell(study, "global", method, category) for method, category in study.cells]
 
 
 def _clustered(study: Study, hits: np.ndarray, counts: np.ndarray) -> dict[str, Any]:
@@ -143,7 +143,7 @@ def bank_part(study: Study) -> Part:
                     )
         return rows
 
-    fitted = [study.fitted(method, "", fitted_on=GLOBAL).key for method in study.config.methods]
+    fitted = [study.fitted(method, "", fitted_on=GLOBAL) for method in study.config.methods]
     return make_part(study, __name__, "bank", make, detectors=fitted)
 
 
@@ -165,7 +165,7 @@ def category_transfer_part(study: Study) -> Part:
                 rows += to_rows("global", method, category, study.config.seed, metrics)
         return rows
 
-    return make_part(study, __name__, "category_transfer", make, cells=_keys(study))
+    return make_part(study, __name__, "category_transfer", make, cells=_cells(study))
 
 
 def parts(study: Study) -> list[Part]:

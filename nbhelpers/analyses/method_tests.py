@@ -77,7 +77,7 @@ def methods_part(study: Study, scenario: str) -> Part:
             )
         return rows
 
-    keys = [cell(study, scenario, method, category).key for method, category in study.cells]
+    keys = [cell(study, scenario, method, category) for method, category in study.cells]
     return make_part(study, __name__, f"methods_{scenario}", make, cells=keys)
 
 

@@ -287,7 +287,7 @@ def errors_part(study: Study, scenario: str) -> Part:
         __name__,
         f"errors_{scenario}",
         lambda: recall_rows(study, scenario),
-        cells=[cell(study, scenario, method, name).key for method, name in study.cells],
+        cells=[cell(study, scenario, method, name) for method, name in study.cells],
         contents=[digest(study.contents(category)) for category in study.categories],
         confidence=study.config.evaluation.confidence,
     )
@@ -302,7 +302,7 @@ def separation_part(study: Study, scenario: str) -> Part:
         __name__,
         f"separation_{scenario}",
         lambda: separation_rows(study, scenario),
-        tested_on=[study.predicted(method, name, **tests).key for method, name in study.cells],
+        tested_on=[study.predicted(method, name, **tests) for method, name in study.cells],
         draws=settings.bootstrap_draws,
         confidence=settings.confidence,
         seed=study.config.seed,

@@ -68,7 +68,7 @@ def reconstruction_part(study: Study, architecture: str, category: str) -> Part:
         f"reconstruction_{architecture}_{category}",
         make,
         optional=architecture not in study.config.architectures,
-        fitted=study.fitted(method, category).key,
+        fitted=study.fitted(method, category),
         heads=HEADS,
     )
 

@@ -55,7 +55,7 @@ def seeds_part(study: Study, category: str) -> Part:
             rows += to_rows("seeds", METHOD, category, seed, ranking(test, METRICS))
         return rows
 
-    tested = study.predicted(METHOD, category, **CLEAN_TEST).key
+    tested = study.predicted(METHOD, category, **CLEAN_TEST)
     return make_part(study, __name__, f"seeds_{category}", make, tested=tested, seeds=seeds)
 
 
@@ -117,7 +117,7 @@ def sweep(
     recipe = study.recipe(
         "sweep",
         "analyses.refits",
-        detector=study.fitted(method, category, fitted_on=domain).key,
+        detector=study.fitted(method, category, fitted_on=domain),
         setting=setting,
         values=list(values),
     )

@@ -149,8 +149,8 @@ def cell(study: Study, scenario: str, method: str, category: str) -> Artefact[Ev
         functions=(calibrated_on, tested, cell),
         scenario=scenario,
         category=category,
-        calibrated_on=[study.predicted(method, name, **row.calibrates).key for name in names],
-        tested_on=study.predicted(method, category, **row.tests).key,
+        calibrated_on=[study.predicted(method, name, **row.calibrates) for name in names],
+        tested_on=study.predicted(method, category, **row.tests),
         bootstrap_draws=settings.bootstrap_draws,
         confidence=settings.confidence,
         threshold_rule=settings.threshold_rule,
@@ -180,8 +180,7 @@ def scenario_part(study: Study, scenario: str, method: str) -> Part:
             for row in to_rows(scenario, method, name, study.config.seed, metrics)
         ]
 
-    keys = [each.key for each in cells.values()]
-    return make_part(study, __name__, f"{scenario}_{method}", make, cells=keys)
+    return make_part(study, __name__, f"{scenario}_{method}", make, cells=list(cells.values()))
 
 
 def data_part(study: Study) -> Part:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from nbhelpers.analyses.cross_scores import cross_scores, crossed_scores
 from nbhelpers.analyses.parts import Part, make_part
-from nbhelpers.analyses.scenarios import calibrated_on, cell, tested
+from nbhelpers.analyses.scenarios import Evaluated, calibrated_on, cell, tested
 from nbhelpers.errors import DataError
 from nbhelpers.evaluation.bootstrap import stated
 from nbhelpers.evaluation.cell import draw_seed
@@ -28,7 +28,7 @@ from nbhelpers.evaluation.thresholds.zones import compare_zones
 from nbhelpers.predictions import Predictions
 from nbhelpers.results.table import MACRO, Entry, Metric, detailed, to_rows
 from nbhelpers.scenarios import SCENARIOS
-from nbhelpers.study import Study
+from nbhelpers.study import Artefact, Study
 
 #: Metric of the tidy table to the column of ``compare_rules`` it is read from.
 RULE_METRICS = {
@@ -43,12 +43,10 @@ RULE_METRICS = {
 RECALIBRATION_SIZES = (0, 5, 10, 20, 30, 50, 100)
 
 
-def _cells(study: Study, *names: str) -> list[str]:
-    """Keys of all cells of the named scenarios."""
+def _cells(study: Study, *names: str) -> list[Artefact[Evaluated]]:
+    """All cells of the named scenarios."""
     return [
-        cell(study, name, method, category).key
-        for name in names
-        for method, category in study.cells
+        cell(study, name, method, category) for name in names for method, category in study.cells
     ]
 
 
@@ -208,7 +206,7 @@ def promises_part(study: Study, scenario: str) -> Part:
         cells=_cells(study, scenario),
         targets=settings.target_fprs,
         confidence=settings.confidence,
-        folds=[crossed_scores(study, method, category).key for method, category in study.cells]
+        folds=[crossed_scores(study, method, category) for method, category in study.cells]
         if crossed
         else [],
     )

@@ -121,6 +121,13 @@ class Artefact(Generic[T]):
         write_json(self.sidecar, stored)
 
 
+def keys_of(value: Any) -> Any:
+    """The value of a recipe with the key of each artefact in its place."""
+    if isinstance(value, Artefact):
+        return value.key
+    return [keys_of(item) for item in value] if isinstance(value, list) else value
+
+
 def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
     """Where two recipes differ, one phrase per difference: settings by name, code by module.
 

@@ -35,7 +35,7 @@ from nbhelpers.predictions import Predictions
 from nbhelpers.runtime import pick_device, provenance, set_seed
 from nbhelpers.scenarios import GLOBAL, SCENARIOS, fit_domains
 from nbhelpers.sources import code_of
-from nbhelpers.study.artefacts import Artefact
+from nbhelpers.study.artefacts import Artefact, keys_of
 from nbhelpers.study.index import FileEntry, index_files
 
 DOMAINS = ("clean", "shift")
@@ -131,13 +131,15 @@ class Study:
             kind: What sort of artefact it is.
             modules: The modules that make it (see ``sources.code_of``).
             functions: Single functions that take part (see ``sources.code_of``).
-            inputs: Everything else that its content depends on, as values that JSON can hold.
+            inputs: Everything else that its content depends on: values that JSON can hold, and
+                artefacts, alone or in a list, which their keys stand for.
 
         Returns:
             A dictionary that JSON can hold; the seed of the study is part of it.
         """
         code = code_of(*modules, functions=functions)
-        return {"kind": kind, "seed": self.config.seed, **inputs, **code}
+        keys = {name: keys_of(value) for name, value in inputs.items()}
+        return {"kind": kind, "seed": self.config.seed, **keys, **code}
 
     # -- images ---------------------------------------------------------------------------------
 
@@ -528,7 +530,7 @@ class Study:
             folder / f"{domain}_{split}.npz",
             self.recipe(
                 "predictions",
-                detector=self.fitted(method, category, fitted_on=fitted_on).key,
+                detector=self.fitted(method, category, fitted_on=fitted_on),
                 images=self.domain_key(category, domain),
                 split=split,
             ),
