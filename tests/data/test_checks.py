@@ -39,20 +39,20 @@ def marked(pixels, level=255):
     return mask
 
 
-def found(root, **data):
+def findings_of(root, **data):
     overrides = {f"data.{key}": value for key, value in data.items()}
     samples = with_reading(scan_category(root, "nut"), load_config("tiny", overrides).data)
     return check_files(samples)
 
 
 def only(root, **data):
-    findings = found(root, **data)
+    findings = findings_of(root, **data)
     assert len(findings) == 1, findings
     return findings[0]
 
 
 def test_nothing_is_odd_about_an_ordinary_category(tree):
-    assert found(tree) == []
+    assert findings_of(tree) == []
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_inverted_masks_are_settled_by_the_setting(tree):
     for i in range(3):
         write_png(truth(tree, i), 255 - marked(40))
     assert "data.masks: invert" in only(tree).remedy
-    assert found(tree, masks="invert") == []
+    assert findings_of(tree, masks="invert") == []
 
 
 def test_rules_that_were_applied_to_masks_are_said(tree):
@@ -84,13 +84,13 @@ def test_rules_that_were_applied_to_masks_are_said(tree):
     write_png(truth(tree, 0), soft)
     write_png(truth(tree, 1), marked(80, 1) + marked(40, 1) + marked(20, 1))
     write_png(truth(tree, 2), np.dstack([marked(0)] * 3 + [marked(40)]))
-    said = {finding.file[-10:]: finding.what for finding in found(tree)}
-    assert said == {
+    whats = {finding.file[-10:]: finding.what for finding in findings_of(tree)}
+    assert whats == {
         "0_mask.png": "21 levels, cut at half of their range (127.5)",
         "1_mask.png": "4 levels, labels of defects",
         "2_mask.png": "its transparency is the mask",
     }
-    assert not any(finding.harmful for finding in found(tree))
+    assert not any(finding.harmful for finding in findings_of(tree))
 
 
 def image_path(root, part="train/good", i=0):
@@ -124,21 +124,21 @@ def test_deep_images_say_their_full_scale(tree):
     finding = only(tree)
     assert "4095 becomes white" in finding.effect and not finding.harmful
     Image.fromarray(np.full(SHAPE, 50_000, np.uint16)).save(image_path(tree, "test/dent", 1))
-    above = next(finding for finding in found(tree) if finding.harmful)
+    above = next(finding for finding in findings_of(tree) if finding.harmful)
     assert above.file == "nut/test/dent/1.png"
     assert above.what == "has values up to 50000, above the full scale 4095"
-    assert [f.harmful for f in found(tree, bit_depth=16)] == [False]
+    assert [f.harmful for f in findings_of(tree, bit_depth=16)] == [False]
 
 
 def test_values_of_eight_bits_in_sixteen_are_named(tree):
     deepen(tree, 1)
-    assert any("bit_depth: 8" in f.remedy and f.harmful for f in found(tree))
-    assert not any(f.harmful for f in found(tree, bit_depth=8))
+    assert any("bit_depth: 8" in f.remedy and f.harmful for f in findings_of(tree))
+    assert not any(f.harmful for f in findings_of(tree, bit_depth=8))
 
 
 def test_two_depths_in_one_category_are_named(tree):
     deepen(tree, 16, ("train/good",))
-    mixed = [finding for finding in found(tree) if finding.harmful]
+    mixed = [finding for finding in findings_of(tree) if finding.harmful]
     assert [finding.what for finding in mixed] == [
         "images of 8 bits (nut/test/good/0.png) beside images of more (nut/train/good/0.png)"
     ]
@@ -147,7 +147,7 @@ def test_two_depths_in_one_category_are_named(tree):
 def test_oblong_images_are_named_unless_their_aspect_is_kept(tree):
     write_png(image_path(tree), np.zeros((10, 50, 3), np.uint8))
     assert only(tree).what == "one side is 5.0 times as long as the other"
-    assert found(tree, resize="letterbox") == []
+    assert findings_of(tree, resize="letterbox") == []
 
 
 def test_unreadable_files_are_named_and_the_rest_is_checked(tree):

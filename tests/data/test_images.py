@@ -53,7 +53,7 @@ def stored(upright, orientation):
     """How a camera stores a picture so that this EXIF orientation puts it upright (EXIF 2.3,
     table 6: where the stored first row and first column belong).
     """
-    place = {
+    arrays = {
         1: upright,
         2: upright[:, ::-1],
         3: upright[::-1, ::-1],
@@ -63,7 +63,7 @@ def stored(upright, orientation):
         7: upright[::-1, ::-1].swapaxes(0, 1),
         8: np.rot90(upright, -1),
     }
-    return np.ascontiguousarray(place[orientation])
+    return np.ascontiguousarray(arrays[orientation])
 
 
 def save_turned(path, upright, orientation):
@@ -354,9 +354,9 @@ def test_letterboxed_images_keep_their_aspect(tmp_path):
 
 
 def test_what_was_found_on_a_letterboxed_image_is_carried_back():
-    found = np.full((16, 16), 9.0, np.float32)  # the bars
-    found[:, 4:12] = np.repeat([[0.0, 1.0]], 4, axis=1)  # left half 0, right half 1
-    full = fill_square(found, (40, 20))
+    boxed = np.full((16, 16), 9.0, np.float32)  # the bars
+    boxed[:, 4:12] = np.repeat([[0.0, 1.0]], 4, axis=1)  # left half 0, right half 1
+    full = fill_square(boxed, (40, 20))
     assert full.shape == (16, 16) and full.max() == 1
     assert (full[:, :7] == 0).all() and (full[:, 9:] == 1).all()
     cells = np.arange(16, dtype=np.int32).reshape(4, 4)

@@ -142,12 +142,12 @@ JUNK = (
 
 @pytest.mark.parametrize("junk", JUNK)
 @pytest.mark.parametrize(
-    "place", [".", "nut/test", "nut/train", "nut/train/good", "nut/test/crack"]
+    "folder_name", [".", "nut/test", "nut/train", "nut/train/good", "nut/test/crack"]
 )
-def test_folders_that_systems_make_are_passed_over(tmp_path, junk, place):
+def test_folders_that_systems_make_are_passed_over(tmp_path, junk, folder_name):
     before = scan_category(fill(tmp_path), "nut")
     for below in ("", "train/good", "000.png"):
-        folder = tmp_path / place / junk / below
+        folder = tmp_path / folder_name / junk / below
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "0.png").write_bytes(b"no image")
     assert find_categories(tmp_path) == ["nut"]
@@ -157,7 +157,7 @@ def test_folders_that_systems_make_are_passed_over(tmp_path, junk, place):
 
 def test_files_that_systems_make_are_passed_over(tmp_path):
     before = survey_category(fill(tmp_path), "nut")
-    for place in (
+    for folder_name in (
         ".",
         "nut",
         "nut/test",
@@ -166,8 +166,8 @@ def test_files_that_systems_make_are_passed_over(tmp_path):
         "nut/ground_truth/crack",
     ):
         for name in (".DS_Store", "._0.png", "Thumbs.db", "desktop.ini", "~$0.png", "notes.txt"):
-            (tmp_path / place / name).write_bytes(b"0")
-        (tmp_path / place / ".#0.png").symlink_to("user@host.1234")
+            (tmp_path / folder_name / name).write_bytes(b"0")
+        (tmp_path / folder_name / ".#0.png").symlink_to("user@host.1234")
     scan = survey_category(tmp_path, "nut")
     assert (
         (scan.samples, scan.findings) == (before.samples, before.findings) == (before.samples, [])

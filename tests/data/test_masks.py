@@ -102,8 +102,8 @@ def test_soft_edges_are_cut_at_half_of_the_range(tmp_path):
 )
 def test_labels_are_defects_whatever_their_number(tmp_path, levels):
     mask = np.zeros((40, 60), np.uint8)
-    for place, level in enumerate(levels):
-        mask[5 + 10 * place : 12 + 10 * place, 4:30] = level
+    for row, level in enumerate(levels):
+        mask[5 + 10 * row : 12 + 10 * row, 4:30] = level
     write_png(tmp_path / "m.png", mask)
     read, how = interpret_mask(tmp_path / "m.png")
     assert np.array_equal(read, mask > 0) and how == "4 levels, labels of defects"

@@ -141,9 +141,9 @@ def test_too_few_good_images_are_refused():
 def test_few_or_no_test_images_are_split_and_said(good, defects, expected, lacking, stratify):
     split = create_clean_split(make(10, good, defects), stratify=stratify)
     assert sizes(split) == expected
-    found = split_findings(split)
-    assert [f.what.split("'")[1] for f in found] == lacking
-    assert not any(f.harmful for f in found)
+    findings = split_findings(split)
+    assert [f.what.split("'")[1] for f in findings] == lacking
+    assert not any(f.harmful for f in findings)
 
 
 @pytest.mark.parametrize(

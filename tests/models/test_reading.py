@@ -32,8 +32,8 @@ def test_later_images_are_read_as_the_training_images(samples, backbone, tmp_pat
     model.save(tmp_path / "model")
     # samples of which nothing is known but their files
     later = [replace(sample, reading=Reading()) for sample in deep["test"]]
-    found = PatchCore.load(tmp_path / "model").predict(later)
-    assert np.array_equal(found.image_scores, expected.image_scores)
+    predictions = PatchCore.load(tmp_path / "model").predict(later)
+    assert np.array_equal(predictions.image_scores, expected.image_scores)
     model.readings = {}
     assert not np.allclose(model.predict(later).image_scores, expected.image_scores, rtol=0.1)
 
@@ -62,14 +62,19 @@ def oblong(tmp_path):
 
 def test_maps_of_letterboxed_images_lie_on_their_masks(oblong, backbone):
     model = detector(backbone).fit(oblong["train"])
-    found = model.predict(oblong["test"])
-    assert found.anomaly_maps.shape == found.masks.shape == (2, 64, 64)
+    predictions = model.predict(oblong["test"])
+    assert predictions.anomaly_maps.shape == predictions.masks.shape == (2, 64, 64)
     for i, sample in enumerate(oblong["test"]):
         # the mask fills the square: pixel metrics see no bar
-        assert np.array_equal(found.masks[i], resize_mask(read_mask(sample.mask, (40, 120)), 64))
-        assert found.masks[i].sum() == pytest.approx(64 * 64 * 400 / 4800, abs=1)
-        own = found.anomaly_maps[i]
-        row, column = np.unravel_index(own.argmax(), own.shape)
+        assert np.array_equal(
+            predictions.masks[i], resize_mask(read_mask(sample.mask, (40, 120)), 64)
+        )
+        assert predictions.masks[i].sum() == pytest.approx(64 * 64 * 400 / 4800, abs=1)
+        anomaly_map = predictions.anomaly_maps[i]
+        row, column = np.unravel_index(anomaly_map.argmax(), anomaly_map.shape)
         assert 12 <= row <= 52 and 44 <= column <= 62  # the square is 16 to 48, 48 to 59
-        assert own[found.masks[i] == 1].mean() > 1.2 * own[found.masks[i] == 0].mean()
-    assert found.nearest.shape == (2, 16, 16) and found.nearest.max() < 6
+        assert (
+            anomaly_map[predictions.masks[i] == 1].mean()
+            > 1.2 * anomaly_map[predictions.masks[i] == 0].mean()
+        )
+    assert predictions.nearest.shape == (2, 16, 16) and predictions.nearest.max() < 6
