@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 
+import jupytext  # noqa: F401  (before libraries that copy PyYAML's dumper, which it extends)
 import pytest
 
 from nbhelpers.config import WORKSPACE_VARIABLE, load_config
