@@ -28,6 +28,10 @@ class Finding:
     remedy: str
     harmful: bool = False
 
+    def __str__(self) -> str:
+        kind = "warning" if self.harmful else "note"
+        return f"{kind}: {self.file}: {self.what}; {self.effect}; {self.remedy}"
+
 
 def findings_table(findings: Iterable[Finding]) -> pd.DataFrame:
     """The findings as a table, the harmful ones first; its columns are the fields of ``Finding``."""

@@ -22,7 +22,7 @@ from nbhelpers.runner import graph
 from nbhelpers.runner.command_line import add_study_options, shown, study_overrides
 from nbhelpers.runner.execute import execute
 from nbhelpers.runner.graph import RunFolder
-from nbhelpers.runner.plan import plan
+from nbhelpers.runner.plan import check_inputs, plan
 from nbhelpers.runner.processes import end_with
 from nbhelpers.runner.status import ONLY_HELP, report_artefacts, report_status
 from nbhelpers.runner.summary import report_errors, report_results
@@ -65,11 +65,10 @@ def command(options: argparse.Namespace) -> int:
     config = load_config(options.profile, overrides)
     folder = RunFolder(config.output_dir.resolve())
     reads_only = options.status or options.dry_run
-    jobs = plan(config, overrides)
+    listings = check_inputs(config)
     if not reads_only and (options.resplit or not config.splits_path.is_file()):
         draw_splits(options.profile, overrides, options.resplit)
-        jobs = plan(config, overrides)
-    jobs = graph.select(jobs, options.only.split(","))
+    jobs = graph.select(plan(config, overrides, listings), options.only.split(","))
     if reads_only:
         report_status(jobs, folder, options.force)
         if options.status:

@@ -15,7 +15,7 @@ from nbhelpers.config import load_config
 from nbhelpers.runner import graph
 from nbhelpers.runner.command_line import add_study_options, shown, study_overrides
 from nbhelpers.runner.graph import Job, RunFolder
-from nbhelpers.runner.plan import plan
+from nbhelpers.runner.plan import check_inputs, plan
 
 ONLY_HELP = f"only these notebooks, by number or group: {', '.join(graph.GROUPS)}"
 
@@ -34,7 +34,8 @@ def command(options: argparse.Namespace) -> int:
     """
     overrides = study_overrides(options)
     config = load_config(options.profile, overrides)
-    jobs = graph.select(plan(config, overrides), options.only.split(","))
+    jobs = plan(config, overrides, check_inputs(config))
+    jobs = graph.select(jobs, options.only.split(","))
     report_status(jobs, RunFolder(config.output_dir.resolve()))
     report_artefacts(options.profile, overrides)
     return 0

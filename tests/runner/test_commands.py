@@ -11,7 +11,7 @@ from nbhelpers.errors import ConfigError, DivergenceError, StudyError
 from nbhelpers.evaluation.bootstrap import stated
 from nbhelpers.files import write_csv
 from nbhelpers.results.table import MACRO, as_table, to_rows
-from nbhelpers.runner import command_line, commands, graph, summary
+from nbhelpers.runner import command_line, commands, graph, plan, summary
 from nbhelpers.runner.command_line import add_study_options, exit_code, study_overrides
 from nbhelpers.runner.graph import NOTEBOOKS, ROOT, RunFolder
 
@@ -161,6 +161,19 @@ def test_a_data_root_is_not_run_with_the_settings_of_synthetic_images(tmp_path, 
         assert overrides(*root, *choice) == expected
     with pytest.raises(ConfigError, match="found profile 'tiny'"):
         overrides(*root)
+
+
+def test_images_that_are_left_out_are_named_before_a_run(tmp_path, capsys):
+    folders = ("train/good", "test/good", "test/hole")
+    for name in (*(f"{folder}/0.png" for folder in folders), "test/hole/1.heic"):
+        path = tmp_path / "nut" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    config = load_config("folder", {"data.root": str(tmp_path)})
+    assert list(plan.check_inputs(config)) == ["nut"]
+    warning = capsys.readouterr().out
+    assert warning.startswith("warning: nut/test/hole/1.heic: 1 of a kind that is not read (.heic)")
+    assert warning.count("\n") == 1
 
 
 class NewError(DivergenceError):
