@@ -85,14 +85,22 @@ def command(options: argparse.Namespace) -> int:
 def draw_splits(profile: str, overrides: dict[str, Any], again: bool) -> None:
     """Draw the splits before the notebooks run, so that all find the same file.
 
+    What is odd about them, such as images that are copies of test images, is printed.
+
     Args:
         profile: The study's profile.
         overrides: The settings that were changed.
         again: Whether stored splits are replaced.
     """
-    from nbhelpers.study import open_study  # slow, so only where there are none
+    from nbhelpers.data.duplicates import duplicate_findings  # slow, so only where there are none
+    from nbhelpers.data.splits import split_findings
+    from nbhelpers.study import open_study
 
     study = open_study(profile, overrides)
     if again:
         study.resplit()
+    for category, split in study.splits.items():
+        copies = duplicate_findings(study.samples(category), study.pixels(category))
+        for finding in [*copies, *split_findings(split)]:
+            print(finding)
     print(f"splits of {', '.join(study.splits)}: {shown(study.config.splits_path)}", flush=True)
